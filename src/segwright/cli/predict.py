@@ -1,0 +1,45 @@
+"""`segwright predict`: masks for new images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from segwright.cli.text import examples, say, shown
+
+EXAMPLES = examples(
+    "segwright predict runs/night-1 new_photos/ -o masks/",
+    "segwright predict runs/night-1 photo.jpg -o mask.png",
+    "segwright predict runs/night-1 images.npz -o masks.npz",
+    "segwright predict runs/night-1 new_photos/ -o masks/ --overlays",
+)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a run or of a bundle.")],
+    source: Annotated[Path, typer.Argument(help="A picture, a folder of pictures, or an npz of images.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the masks; or a .png or .npz.")],
+    overlays: Annotated[
+        bool, typer.Option("--overlays", help="Also write pictures of the image with its mask on top.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    precision: Annotated[
+        Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="Number format of the network.")
+    ] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size at once.")] = 8,
+) -> None:
+    """Write the mask of every image as an indexed PNG of its name and size, and a table of class shares."""
+    from segwright import verbs
+
+    done = verbs.predict(
+        run, source, out=out, overlays=overlays, device=device, precision=precision, batch_size=batch_size
+    )
+    say(f"{done.images} images in {done.seconds:.1f} s ({done.images / max(done.seconds, 1e-9):.1f} images/s)")
+    say(f"Masks: {shown(done.masks)}")
+    say(f"Table: {shown(done.table)}")
+    for name, reason in done.failed.items():
+        typer.echo(f"left out {name}: {reason}", err=True)
+    if done.failed:
+        raise typer.Exit(2)

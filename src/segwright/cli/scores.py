@@ -1,0 +1,49 @@
+"""Scores in a terminal: the number, what it means, how sure it is, and the classes behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from segwright.cli.text import say, show_table
+
+
+def show(file: Path) -> None:
+    """Print the scores that `segwright.evaluation` wrote."""
+    from segwright.files import read_json
+
+    summary = read_json(file)
+    title = f"{summary['split']}: {summary['images']} images, {summary['level']:.0%} intervals"
+    rows = [
+        [row["name"] + ("" if row["in_mean"] else " (not in the mean)"), _number(row["iou"]), _range(row["iou"]),
+         _number(row["dice"]), _share(row["true_share"]), str(row["images"])]
+        for row in summary["per_class"]
+    ]  # fmt: skip
+    show_table(title, ["class", "IoU", "interval", "Dice", "pixels", "images"], rows, right=_RIGHT)
+    declared = summary["definitions"]["declared"]
+    say(f"mIoU {_number(declared['miou'])} ({_range(declared['miou'])}): {declared['sentence']}")
+    for label, score in (
+        ("pixel accuracy", declared["pixel_accuracy"]),
+        ("mean pixel accuracy", declared["mean_pixel_accuracy"]),
+        ("Dice", declared["dice"]),
+        ("boundary F1", summary["boundary_f1"]),
+    ):
+        say(f"{label} {_number(score)} ({_range(score)})")
+    if declared["absent"]:
+        say(f"Absent from truth and prediction, so not in the mean: {', '.join(declared['absent'])}")
+    say("")
+
+
+_RIGHT = ("IoU", "interval", "Dice", "pixels", "images")
+
+
+def _number(score: dict[str, Any]) -> str:
+    return "-" if score["estimate"] is None else f"{score['estimate']:.3f}"
+
+
+def _range(score: dict[str, Any]) -> str:
+    return "-" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

@@ -1,0 +1,241 @@
+"""Batches from a pack: an endless, resumable stream for training, and every image once for evaluation.
+
+The training stream is a function of its seed and the number of the step alone: images are drawn by permutations that
+follow one another without a gap (every batch is full), and the parameters of a step come from a generator of their own.
+So a run that was stopped goes on with exactly the batches it would have seen. No worker processes: on the CPU
+augmentation costs a few per cent of a step, and images of one size are kept and augmented on a GPU where they fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import final
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from segwright.augment import Draw, Policy, augment_on_cpu, augment_on_device, draw
+from segwright.data.pack import Pack
+from segwright.errors import DataError, RunError
+from segwright.types import Batch, Images, MaskArray, Masks
+
+MAX_BATCH_PIXELS = 4_000_000
+"""An evaluation batch of large images is cut to this many pixels, or to one image."""
+
+DEVICE_SHARE = 0.4
+"""A pack moves to the GPU when it takes no more than this share of its free memory."""
+
+_ORDER, _CHANGE = 0, 1
+
+
+@final
+class TrainLoader:
+    """Augmented batches of one size, forever; iterating gives one epoch.
+
+    Args:
+        pack: the images.
+        indices: positions in the pack of the training images, which all have masks.
+        batch_size: images a batch; every batch is full.
+        policy: ranges of the random changes.
+        crop_px: rows and columns of a batch.
+        weights: relative chance of each of `indices` to be drawn; None draws each once a pass.
+        seed: decides order and changes.
+        device: where batches are delivered.
+
+    Raises:
+        DataError: there is no training image, one has no mask, or the weights do not fit.
+    """
+
+    def __init__(
+        self, pack: Pack, indices: Sequence[int] | Int[np.ndarray, " M"], *, batch_size: int, policy: Policy,
+        crop_px: tuple[int, int], weights: Float[np.ndarray, " M"] | None = None, seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:  # fmt: skip
+        self._pack, self._indices = pack, np.asarray(indices, dtype=np.int64)
+        self._batch_size, self._policy, self._crop_px, self._seed = batch_size, policy, crop_px, seed
+        self._device = torch.device(device)
+        self._shares = _shares(pack, self._indices, weights)
+        self._step = 0
+        self._drawn: tuple[int, np.ndarray] | None = None
+        self._stack = _stack_on_device(pack, self._indices, self._device)
+        # Threads of OpenCV would fight with those of torch for the cores; one call is too short to share.
+        cv2.setNumThreads(0)
+
+    def __len__(self) -> int:
+        """Steps an epoch: about one draw an image."""
+        return max(1, round(len(self._indices) / self._batch_size))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the current epoch: a whole one, except after `load_state_dict` in the middle of one."""
+        for _ in range(len(self) - self._step % len(self)):
+            batch = self.batch(self._step)
+            self._step += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of batches that were delivered; all that resuming needs."""
+        return {"step": self._step, "seed": self._seed, "images": len(self._indices), "batch_size": self._batch_size}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where another loader of the same arguments stood.
+
+        Raises:
+            RunError: the state belongs to other images, another batch size or another seed.
+        """
+        mine = self.state_dict()
+        for name in ("seed", "images", "batch_size"):
+            if state[name] != mine[name]:
+                raise RunError(
+                    f"the saved position has {name} = {state[name]}, now it is {mine[name]}",
+                    mend="resume with the recipe of the run",
+                )
+        self._step = int(state["step"])
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, the same whenever it is asked for."""
+        places = self._places(step)
+        rows = self._indices[places]
+        rng = np.random.default_rng([self._seed, _CHANGE, step])
+        parameters = draw(
+            self._policy, self._pack.sizes[rows], crop_px=self._crop_px, channels=self._pack.channels, rng=rng
+        )
+        images, masks = self._augmented(places, parameters)
+        return Batch(images, masks, torch.from_numpy(rows))
+
+    def _augmented(self, places: np.ndarray, parameters: Draw) -> tuple[Images, Masks | None]:
+        if self._stack is not None:
+            chosen = torch.from_numpy(places).to(self._device, non_blocking=True)
+            return augment_on_device(self._stack[0][chosen], self._stack[1][chosen], parameters, crop_px=self._crop_px)
+        rows = self._indices[places].tolist()
+        images = [self._pack.image(i) for i in rows]
+        arrays = augment_on_cpu(images, [_mask(self._pack, i) for i in rows], parameters, crop_px=self._crop_px)
+        assert arrays[1] is not None
+        return _delivered(arrays[0], self._device), _delivered(arrays[1], self._device)
+
+    def _places(self, step: int) -> Int[np.ndarray, " N"]:
+        """Positions within `indices` of one batch; pass after pass without a gap."""
+        count = len(self._indices)
+        stream = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+        return np.array([self._pass(int(place) // count)[int(place) % count] for place in stream], dtype=np.int64)
+
+    def _pass(self, number: int) -> Int[np.ndarray, " M"]:
+        """The order of one pass over the images."""
+        if self._drawn is None or self._drawn[0] != number:
+            rng = np.random.default_rng([self._seed, _ORDER, number])
+            order = rng.permutation(len(self._indices))
+            self._drawn = (number, order if self._shares is None else _systematic(self._shares, order, rng))
+        return self._drawn[1]
+
+
+def _systematic(
+    shares: Float[np.ndarray, " M"], order: Int[np.ndarray, " M"], rng: np.random.Generator
+) -> Int[np.ndarray, " M"]:
+    """Systematic resampling: each image is drawn its expected number of times, rounded up or down, in random order."""
+    count = len(shares)
+    edges = np.cumsum(shares[order])
+    ticks = (np.arange(count) + rng.random()) / count * edges[-1]
+    drawn = order[np.minimum(np.searchsorted(edges, ticks, side="right"), count - 1)]
+    return np.asarray(rng.permutation(drawn))
+
+
+def _shares(pack: Pack, indices: Int[np.ndarray, " M"], weights: np.ndarray | None) -> Float[np.ndarray, " M"] | None:
+    if len(indices) == 0:
+        raise DataError("there is no image to train on", mend="choose another split")
+    unlabelled = indices[~pack.has_mask[indices]]
+    if len(unlabelled):
+        raise DataError(
+            f"training image '{pack.ids[unlabelled[0]]}' has no mask", mend="draw one, or leave the image out of train"
+        )
+    if weights is None:
+        return None
+    shares = np.asarray(weights, dtype=np.float64)
+    if shares.shape != indices.shape or not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() <= 0:
+        raise DataError(
+            "the weights of the images do not fit them", mend="give one number >= 0 for each image, not all 0"
+        )
+    return shares
+
+
+def _mask(pack: Pack, i: int) -> MaskArray:
+    mask = pack.mask(i)
+    assert mask is not None, "indices without a mask are refused at the start"
+    return mask
+
+
+def _stack_on_device(pack: Pack, indices: Int[np.ndarray, " M"], device: torch.device) -> tuple[Images, Masks] | None:
+    """All images and masks on the GPU, where they are of one size and fit; None otherwise."""
+    chosen = pack.subset(indices)
+    if (
+        device.type != "cuda"
+        or pack.resident not in ("auto", "device")
+        or not chosen.one_size
+        or pack.dtype == np.uint16
+    ):
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    if chosen.pixel_bytes > DEVICE_SHARE * free:
+        return None
+    images = torch.from_numpy(np.stack([chosen.image(i) for i in range(len(chosen))]))
+    masks = torch.from_numpy(np.stack([_mask(chosen, i) for i in range(len(chosen))]))
+    return images.to(device), masks.to(device)
+
+
+def _delivered(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type == "cpu":
+        return tensor
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@final
+class EvalLoader:
+    """Every image once, at its own size, unchanged; images of one size share batches.
+
+    Args:
+        pack: the images.
+        indices: positions in the pack.
+        batch_size: largest number of images a batch; large images come in smaller batches.
+        device: where batches are delivered.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        indices: Sequence[int] | Int[np.ndarray, " M"],
+        *,
+        batch_size: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._pack, self._device = pack, torch.device(device)
+        self._batches = _equal_batches(pack, np.asarray(indices, dtype=np.int64), batch_size=batch_size)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in self._batches:
+            images = torch.from_numpy(np.stack([self._pack.image(i).transpose(1, 2, 0) for i in rows])).permute(
+                0, 3, 1, 2
+            )
+            masks = None
+            if self._pack.has_mask[rows[0]]:
+                masks = _delivered(
+                    torch.from_numpy(np.stack([_mask(self._pack, i) for i in rows]).astype(np.int64)), self._device
+                )
+            yield Batch(_delivered(images, self._device), masks, torch.tensor(rows, dtype=torch.int64))
+
+
+def _equal_batches(pack: Pack, indices: Int[np.ndarray, " M"], *, batch_size: int) -> list[list[int]]:
+    alike: dict[tuple[int, int, bool], list[int]] = {}
+    for i in indices.tolist():
+        alike.setdefault((int(pack.sizes[i, 0]), int(pack.sizes[i, 1]), bool(pack.has_mask[i])), []).append(i)
+    batches = []
+    for (height, width, _), rows in alike.items():
+        size = max(1, min(batch_size, MAX_BATCH_PIXELS // (height * width)))
+        even = math.ceil(len(rows) / math.ceil(len(rows) / size))
+        batches += [rows[start : start + even] for start in range(0, len(rows), even)]
+    return batches

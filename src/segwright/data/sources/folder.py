@@ -1,0 +1,239 @@
+"""Folders of pictures, in the layouts that people have.
+
+    images/ masks/                     one folder each, with any folders below; names of images match those of masks
+    train/ val/ test/                  each with images/ and masks/ inside (test may hold images alone)
+    images/train masks/train ...       the same the other way round
+    train/ trainannot/ val/ valannot/  as in SegNet's CamVid
+    a.jpg a_mask.png b.jpg b_mask.png  pairs side by side
+    a.jpg b.jpg                        no masks: images to predict
+
+A mask belongs to an image when their names are equal, once endings such as `_mask`, `_gt` or `_L` are taken off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from segwright.data.sources.classes import find_classes
+from segwright.data.sources.listing import (
+    SPLIT_WORDS,
+    Listing,
+    pictures_below,
+    require_masks,
+    require_unique_ids,
+    some,
+    without_ending,
+)
+from segwright.errors import DataError
+from segwright.types import Sample, SplitName
+
+_IMAGE_FOLDERS = [
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "photos",
+    "pictures",
+    "rgb",
+    "input",
+    "inputs",
+    "frames",
+    "leftimg8bit",
+    "x",
+]
+_MASK_FOLDERS = [
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "annotations",
+    "annotation",
+    "annot",
+    "gt",
+    "groundtruth",
+    "ground_truth",
+    "gtfine",
+    "segmentation",
+    "segmentations",
+    "targets",
+    "target",
+    "y",
+]
+_MASK_ENDING = re.compile(
+    r"[_\-. ](gtfine_label(train)?ids|labelids|masks?|gt|labels?|l|seg|segmentation|annotation|groundtruth)$",
+    re.IGNORECASE,
+)
+_IMAGE_ENDING = re.compile(r"[_\-. ](image|img|rgb|leftimg8bit)$", re.IGNORECASE)
+_BESIDE = re.compile(r"[_\- ]?(annot|annotations?|masks?|labels?|gt)$", re.IGNORECASE)
+
+
+def list_folder(root: Path) -> Listing:
+    """Find the images of a folder and the mask of each.
+
+    Raises:
+        DataError: no picture; an image without a mask outside test; two images or two masks of one name.
+    """
+    notes: list[str] = []
+    samples = _by_sides(root, notes)
+    if not samples:
+        samples = _pair_folder(root, root, notes=notes)
+    if not samples:
+        raise DataError(
+            "holds no pictures",
+            mend="name a folder with images/ and masks/, or with train/ val/ test/ that hold them",
+            file=root,
+        )
+    require_unique_ids(samples, root=root)
+    require_masks(samples, root=root)
+    hint = find_classes(root)
+    files = () if hint is None or hint.file is None else (hint.file,)
+    return Listing(root=root, format="folder", samples=tuple(samples), notes=tuple(notes), hint=hint, files=files)
+
+
+def _by_sides(root: Path, notes: list[str]) -> list[Sample]:
+    """The samples of train/, val/ and test/; none where the folder has no such sides."""
+    folders = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir()}
+    samples: list[Sample] = []
+    for name, folder in folders.items():
+        side = SPLIT_WORDS.get(name)
+        if side is None:
+            continue
+        beside = [
+            other for key, other in folders.items() if key.startswith(name) and _BESIDE.fullmatch(key[len(name) :])
+        ]
+        found = (
+            _pair_lists(folder, beside[0], root=root, notes=notes)
+            if len(beside) == 1
+            else _pair_folder(folder, root, notes=notes)
+        )
+        samples += [replace(sample, id=f"{folder.name}/{sample.id}", split=side) for sample in found]
+    return samples
+
+
+def _pair_folder(folder: Path, root: Path, *, notes: list[str]) -> list[Sample]:
+    """Pair what lies in one folder: images/ with masks/, or pictures side by side."""
+    images, masks = _child(folder, _IMAGE_FOLDERS), _child(folder, _MASK_FOLDERS)
+    if images is not None and masks is not None:
+        return _sides_inside(_pair_lists(images, masks, root=root, notes=notes))
+    if masks is not None and pictures_below(folder, recursive=False):
+        return _pair(
+            pictures_below(folder, recursive=False),
+            pictures_below(masks),
+            folders=(folder, masks),
+            root=root,
+            notes=notes,
+        )
+    if images is not None:
+        notes.append(
+            f"{images.relative_to(root).as_posix()} has no folder of masks beside it: images are taken as unlabelled"
+        )
+        return _pair(pictures_below(images), [], folders=(images, images), root=root, notes=notes)
+    return _side_by_side(folder, root, notes=notes)
+
+
+def _pair_lists(images: Path, masks: Path, *, root: Path, notes: list[str]) -> list[Sample]:
+    return _pair(pictures_below(images), pictures_below(masks), folders=(images, masks), root=root, notes=notes)
+
+
+def _child(folder: Path, menu: list[str]) -> Path | None:
+    """The one subfolder whose name is in the menu.
+
+    Raises:
+        DataError: there are two of them.
+    """
+    found = [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name.lower() in menu]
+    if len(found) > 1:
+        raise DataError(
+            f"holds {' and '.join(child.name for child in found)}, which mean the same",
+            mend="keep one of them, or write a CSV manifest",
+            file=folder,
+        )
+    return found[0] if found else None
+
+
+def _sides_inside(samples: list[Sample]) -> list[Sample]:
+    """Where all ids start with a side (images/train/...), the source is divided so."""
+    sides = [_side_of(sample) for sample in samples]
+    if any(side is None for side in sides):
+        return samples
+    return [replace(sample, split=side) for sample, side in zip(samples, sides, strict=True)]
+
+
+def _side_of(sample: Sample) -> SplitName | None:
+    first, slash, _ = sample.id.partition("/")
+    return SPLIT_WORDS.get(first.lower()) if slash else None
+
+
+def _side_by_side(folder: Path, root: Path, *, notes: list[str]) -> list[Sample]:
+    """Pictures in one folder: those whose name is another's plus `_mask` or the like are masks."""
+    pictures = pictures_below(folder)
+    _require_no_mask_folders(pictures, folder)
+    names = {_stem(path, folder) for path in pictures} | {_bare(path, folder, _IMAGE_ENDING) for path in pictures}
+    masks = [
+        path
+        for path in pictures
+        if _MASK_ENDING.search(_stem(path, folder)) and _bare(path, folder, _MASK_ENDING) in names
+    ]
+    images = sorted(set(pictures) - set(masks))
+    return _pair(images, masks, folders=(folder, folder), root=root, notes=notes)
+
+
+def _require_no_mask_folders(pictures: list[Path], folder: Path) -> None:
+    """A folder above several sets would be taken for pictures to predict, masks and all.
+
+    Raises:
+        DataError: naming the folder of masks.
+    """
+    for path in pictures:
+        above = path.relative_to(folder).parts[:-1]
+        if any(name.lower() in _MASK_FOLDERS for name in above):
+            raise DataError(
+                f"holds masks in '{path.parent.relative_to(folder).as_posix()}' and no images/ at its top",
+                mend="name the folder that holds images/ and masks/, or train/ and val/, directly",
+                file=folder,
+            )
+
+
+def _stem(path: Path, folder: Path) -> str:
+    return without_ending(path, below=folder)
+
+
+def _bare(path: Path, folder: Path, ending: re.Pattern[str]) -> str:
+    return ending.sub("", _stem(path, folder))
+
+
+def _pair(
+    images: list[Path], masks: list[Path], *, folders: tuple[Path, Path], root: Path, notes: list[str]
+) -> list[Sample]:
+    """Match masks to images by name.
+
+    Raises:
+        DataError: an image has two masks.
+    """
+    stems = [_stem(path, folders[0]) for path in images]
+    known = set(stems)
+    by_name: defaultdict[str, list[Path]] = defaultdict(list)
+    for mask in masks:
+        stem = _stem(mask, folders[1])
+        # An image may itself be called `a_L`: then the mask `a_L` is its own and not that of `a`.
+        by_name[stem if stem in known else _bare(mask, folders[1], _MASK_ENDING)].append(mask)
+    samples, taken = [], set()
+    for image, stem in zip(images, stems, strict=True):
+        found = by_name.get(stem) or by_name.get(_bare(image, folders[0], _IMAGE_ENDING)) or []
+        if len(found) > 1:
+            both = " and ".join(f"'{mask.relative_to(root).as_posix()}'" for mask in found[:2])
+            raise DataError(
+                f"image '{image.relative_to(root).as_posix()}' has two masks, {both}",
+                mend="keep one of them",
+                file=root,
+            )
+        taken.update(found)
+        mask_name = found[0].relative_to(root).as_posix() if found else None
+        samples.append(Sample(id=stem, image=image.relative_to(root).as_posix(), mask=mask_name))
+    left = [mask.relative_to(root).as_posix() for mask in masks if mask not in taken]
+    if left:
+        notes.append(f"{len(left)} mask{'s' * (len(left) > 1)} without an image, not used: {some(left)}")
+    return samples

@@ -1,0 +1,325 @@
+"""Weights for an encoder, from a file or from the library that owns them; loaded in full or refused.
+
+A file fits when at least 90 % of the encoder's tensors are found in it by name and shape. Names may carry the prefixes
+that training frameworks put before them (`module.`, `model.encoder.` and the like). Files hold tensors only:
+safetensors, or torch files read with `weights_only=True`.
+
+A first convolution that was trained for C0 channels is adapted to C as segmentation_models_pytorch does it: summed over
+channels for C = 1; else the channels are repeated in turn and scaled by C0 / C, so that activations keep their size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import huggingface_hub.constants
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from segwright.errors import WeightsError, nearest
+from segwright.models.library import TIMM, build_encoder
+from segwright.models.segmenter import SegmentationModel
+
+ENOUGH = 0.9
+"""Share of the encoder's tensors that a file must hold."""
+
+_FILE_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_PREFIXES = ("module.", "model.", "net.", "encoder.", "backbone.")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "encoder", "teacher")
+_LICENCES = {
+    "mit_b": "NVIDIA Source Code License for SegFormer: research and evaluation only, no commercial use",
+}
+_NOT_STATED = "not stated by the source"
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What was loaded.
+
+    Attributes:
+        source: the file, or the name of the weights and who owns them.
+        mean, std: normalisation that the weights were trained with; None where the source does not say.
+        matched: tensors of the encoder that were set.
+        missing: tensors of the encoder that the source lacks.
+        unexpected: tensors of the source that the encoder has not, such as a classifier.
+        licence: terms of the weights, as far as stated.
+    """
+
+    source: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    matched: int
+    missing: list[str]
+    unexpected: list[str]
+    licence: str
+
+
+def load_encoder_weights(model: SegmentationModel, weights: str, *, offline: bool | None = None) -> WeightsReport:
+    """Set the weights of a model's encoder; its normalisation is left to the caller.
+
+    Args:
+        model: with an encoder.
+        weights: a .safetensors or .pth file, or a name that the library knows for this encoder, such as `imagenet`.
+        offline: take named weights from the local cache only; none: whether SEGWRIGHT_OFFLINE is 1.
+
+    Raises:
+        WeightsError: the model has no encoder, the weights are not there, cannot be read, or do not fit.
+    """
+    if model.encoder is None:
+        problem = f"weights '{weights}' for model '{model.spec.name}', which has no encoder"
+        raise WeightsError(problem, mend="set model.weights to none")
+    if weights.endswith(_FILE_ENDINGS) or Path(weights).exists():
+        return _from_file(model, model.encoder, Path(weights))
+    known = known_weights(str(model.spec.encoder))
+    if weights not in known:
+        problem = f"there are no weights '{weights}' for encoder '{model.spec.encoder}'"
+        mend = "give a .safetensors or .pth file"
+        raise WeightsError(problem, mend=f"{nearest(weights, known)}; or {mend}" if known else mend)
+    if offline is None:
+        offline = os.environ.get("SEGWRIGHT_OFFLINE", "").lower() in ("1", "true", "yes")
+    return _from_library(model, model.encoder, weights, offline=offline)
+
+
+def known_weights(encoder: str) -> tuple[str, ...]:
+    """Names of the weights that the library can fetch for an encoder."""
+    if encoder.startswith(TIMM):
+        return ("imagenet",) if timm.models.is_model_pretrained(encoder.removeprefix(TIMM)) else ()
+    return tuple(smp.encoders.encoders[encoder]["pretrained_settings"])
+
+
+def adapt_first_convolution(weight: Tensor, *, in_channels: int) -> Tensor:
+    """A (O, C0, h, w) kernel for C channels; see the file's head.
+
+    >>> adapt_first_convolution(torch.ones(1, 3, 1, 1), in_channels=1).item()
+    3.0
+    """
+    trained = weight.shape[1]
+    if in_channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(in_channels) % trained] * (trained / in_channels)
+
+
+def _from_file(model: SegmentationModel, encoder: nn.Module, path: Path) -> WeightsReport:
+    state, notes = _read(path)
+    wanted = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
+    found, unexpected = _matched(state, wanted, first=_first_convolution(encoder, model.spec.in_channels))
+    missing = [name for name in wanted if name not in found]
+    if len(found) < ENOUGH * len(wanted):
+        shown = ", ".join(_miss(name, state, wanted) for name in missing[:3])
+        problem = f"fits {len(found)} of {len(wanted)} tensors of encoder '{model.spec.encoder}': {shown}"
+        raise WeightsError(problem, mend="give weights of this encoder, or name the encoder they are of", file=path)
+    _copy(found, encoder, source=str(path))
+    return WeightsReport(
+        source=str(path),
+        mean=_numbers(notes.get("mean"), channels=model.spec.in_channels),
+        std=_numbers(notes.get("std"), channels=model.spec.in_channels),
+        matched=len(found),
+        missing=missing,
+        unexpected=unexpected,
+        licence=notes.get("licence") or notes.get("license") or notes.get("source") or _NOT_STATED,
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and notes of a weights file."""
+    if not path.is_file():
+        raise WeightsError("is missing", mend="check model.weights: a file, 'imagenet', 'auto' or 'none'", file=path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as reader:
+                names = reader.keys()
+                return {name: reader.get_tensor(name) for name in names}, dict(reader.metadata() or {})
+        tree: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        problem = "holds more than tensors, so reading it could run foreign code"
+        raise WeightsError(problem, mend="save its state_dict, best as .safetensors", file=path) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"cannot be read ({error})", mend="copy or download it again", file=path) from error
+    state = _tensors(tree)
+    if not state:
+        raise WeightsError("holds no tensors by name", mend="save a state_dict", file=path)
+    return state, {}
+
+
+def _tensors(tree: Any) -> dict[str, Tensor]:
+    """The tensors by name of a checkpoint, which often stand a level or two down."""
+    if not isinstance(tree, dict):
+        return {}
+    for key in _WRAPPERS:
+        if isinstance(tree.get(key), dict):
+            return _tensors(tree[key])
+    return {str(name): value for name, value in tree.items() if isinstance(value, Tensor)}
+
+
+def _matched(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, first: str | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The best of all readings of the file's names: tensors by the encoder's names, and names left over."""
+    best: dict[str, Tensor] = {}
+    taken: set[str] = set()
+    # Encoders of timm stand in the library below 'model.', in files of timm they do not.
+    for strip, add in itertools.product(_prefixes(state), ("", "model.")):
+        names = {add + name.removeprefix(strip): name for name in state if name.startswith(strip)}
+        found = {}
+        for name, value in wanted.items():
+            if name in names and (fitted := _fitted(state[names[name]], value, adaptable=name == first)) is not None:
+                found[name] = fitted
+        if len(found) > len(best):
+            best, taken = found, {names[name] for name in found}
+    return best, [name for name in state if name not in taken and not name.endswith("num_batches_tracked")]
+
+
+def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
+    """Every chain of known prefixes that some name starts with, such as '', 'module.' and 'module.encoder.'."""
+    pattern = re.compile("(?:" + "|".join(map(re.escape, _PREFIXES)) + ")*")
+    chains = {match.group() for name in state if (match := pattern.match(name))}
+    parts = {tuple(re.findall(r"[^.]+\.", chain)) for chain in chains}
+    return sorted({"".join(chain[:length]) for chain in parts for length in range(len(chain) + 1)}, key=len)
+
+
+def _fitted(value: Tensor, wanted: Tensor, *, adaptable: bool) -> Tensor | None:
+    if value.shape == wanted.shape:
+        return value
+    same_but_channels = value.ndim == 4 and value.shape[0] == wanted.shape[0] and value.shape[2:] == wanted.shape[2:]
+    if adaptable and same_but_channels:
+        return adapt_first_convolution(value, in_channels=wanted.shape[1])
+    return None
+
+
+def _first_convolution(encoder: nn.Module, in_channels: int) -> str | None:
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == in_channels:
+            return f"{name}.weight"
+    return None
+
+
+def _miss(name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    other = next((value for key, value in state.items() if key == name or key.endswith("." + name)), None)
+    if other is None:
+        return f"'{name}' is not there"
+    return f"'{name}' has shape {tuple(other.shape)} for {tuple(wanted[name].shape)}"
+
+
+def _copy(found: Mapping[str, Tensor], encoder: nn.Module, *, source: str) -> None:
+    broken = next((name for name, value in found.items() if not value.isfinite().all()), None)
+    if broken is not None:
+        raise WeightsError(f"tensor '{broken}' is not finite", mend="use other weights", file=source)
+    state = encoder.state_dict()
+    with torch.no_grad():
+        for name, value in found.items():
+            state[name].copy_(value)
+
+
+def _from_library(model: SegmentationModel, encoder: nn.Module, weights: str, *, offline: bool) -> WeightsReport:
+    spec = model.spec
+    name = str(spec.encoder)
+    try:
+        with _hub(offline=True):
+            loaded = build_encoder(spec, encoder_weights=weights)
+            settings = smp.encoders.get_preprocessing_params(name, pretrained=weights)
+    except Exception as error:
+        # The hub, timm and torch raise kinds of their own for a file that is not in the cache.
+        if offline:
+            problem = f"weights '{weights}' of encoder '{name}' are not in the local cache, and downloads are off"
+            raise WeightsError(problem, mend=_WITHOUT_NETWORK) from error
+        loaded, settings = _download(model, weights)
+    state = loaded.state_dict()
+    _copy(state, encoder, source=f"{weights} of {name}")
+    mean, std = (_cycled(settings[key], channels=spec.in_channels) for key in ("mean", "std"))
+    full = float(settings["input_range"][-1])
+    return WeightsReport(
+        source=f"{weights} ({_owner(name, weights)})",
+        mean=tuple(value / full for value in mean),
+        std=tuple(value / full for value in std),
+        matched=len(state),
+        missing=[],
+        unexpected=[],
+        licence=_licence(name),
+    )
+
+
+_WITHOUT_NETWORK = (
+    "give a file as model.weights, set it to none, or run once with a network and without SEGWRIGHT_OFFLINE"
+)
+
+
+def _download(model: SegmentationModel, weights: str) -> tuple[nn.Module, dict[str, Any]]:
+    name = str(model.spec.encoder)
+    try:
+        with _hub(offline=False):
+            encoder = build_encoder(model.spec, encoder_weights=weights)
+            return encoder, smp.encoders.get_preprocessing_params(name, pretrained=weights)
+    except Exception as error:
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        problem = f"weights '{weights}' of encoder '{name}' cannot be downloaded ({first_line})"
+        raise WeightsError(problem, mend=_WITHOUT_NETWORK) from error
+
+
+@contextmanager
+def _hub(*, offline: bool) -> Iterator[None]:
+    """Keep the hub from the network for a while; its own switch is read when it is imported."""
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = before or offline
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def _owner(encoder: str, weights: str) -> str:
+    if encoder.startswith(TIMM):
+        return f"timm/{encoder.removeprefix(TIMM)}"
+    settings = smp.encoders.encoders[encoder]["pretrained_settings"][weights]
+    return f"{settings['repo_id']} at {settings['revision'][:7]}"
+
+
+def _licence(encoder: str) -> str:
+    for prefix, licence in _LICENCES.items():
+        if encoder.startswith(prefix):
+            return licence
+    if encoder.startswith(TIMM):
+        config = timm.models.get_pretrained_cfg(encoder.removeprefix(TIMM))
+        return str(getattr(config, "license", None) or _NOT_STATED)
+    return _NOT_STATED
+
+
+def _cycled(values: list[float], *, channels: int) -> tuple[float, ...]:
+    """Normalisation for C channels, in the order in which the first convolution is adapted; the mean of all for one."""
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(float(values[channel % len(values)]) for channel in range(channels))
+
+
+def _numbers(text: str | None, *, channels: int) -> tuple[float, ...] | None:
+    """Numbers out of a note such as '0.485, 0.456, 0.406'."""
+    found = [float(number) for number in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", text or "")]
+    return _cycled(found, channels=channels) if found else None
+
+
+def load_matching(model: SegmentationModel, other: SegmentationModel) -> list[str]:
+    """Take over every tensor of another model that has the same name and shape; a head of other classes stays fresh.
+
+    Returns:
+        Names of the tensors that were left as they are.
+
+    Raises:
+        WeightsError: less than `ENOUGH` of the tensors fit.
+    """
+    state, given = model.net.state_dict(), other.net.state_dict()
+    fitting = {name: value for name, value in given.items() if name in state and state[name].shape == value.shape}
+    if len(fitting) < ENOUGH * len(state):
+        problem = f"{len(fitting)} of {len(state)} tensors of '{model.spec.name}' are in the given '{other.spec.name}'"
+        raise WeightsError(problem, mend="start from a run of the same architecture")
+    _copy(fitting, model.net, source=f"a '{other.spec.name}'")
+    return [name for name in state if name not in fitting]

@@ -1,0 +1,246 @@
+"""Pictures of results: overlays, error maps and charts. The only door to matplotlib.
+
+Photographs come out as arrays (H, W, 3) uint8. Charts come out as SVG texts to be set into a page: their colours are
+CSS variables of the page (`--ink --muted --grid --surface --series-1 --series-2 --on-series`), so that one chart serves
+a light and a dark page. Wrong pixels and series differ in lightness as well as in hue (Okabe & Ito 2008,
+https://jfly.uni-koeln.de/color/), so that colour-blind readers and gray printers keep them.
+
+    C channels   H, W rows and columns in pixels   K classes
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Integer, Num, Shaped, UInt8
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
+
+from segwright.types import IGNORE_INDEX
+
+Picture = UInt8[np.ndarray, "H W 3"]
+
+WRONG = (213, 94, 0)
+VOID = (148, 156, 168)
+_MOST_CELLS_WITH_TEXT = 32
+
+_PAGE_COLORS = {
+    "#010101": "--ink", "#020202": "--muted", "#030303": "--grid", "#040404": "--surface",
+    "#050505": "--series-1", "#060606": "--series-2", "#070707": "--on-series",
+}
+_INK, _MUTED, _GRID, _SURFACE, _FIRST, _SECOND, _ON_SERIES = _PAGE_COLORS
+_STYLE: Any = {
+    "svg.fonttype": "none", "text.parse_math": False, "font.size": 10, "text.color": _INK, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.edgecolor": _GRID,
+    "axes.labelcolor": _MUTED, "axes.grid": True, "axes.axisbelow": True, "grid.color": _GRID, "grid.linewidth": 0.7,
+    "xtick.color": _MUTED, "ytick.color": _MUTED, "xtick.major.size": 0, "ytick.major.size": 0, "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+}
+
+
+def as_rgb(image: Shaped[np.ndarray, "C H W"]) -> Picture:
+    """Show an image of any bands and depth: gray is repeated, of many bands the first three are taken.
+
+    Values other than uint8 are stretched between their 1st and 99th percentile.
+    """
+    bands = {1: [0, 0, 0], 2: [0, 1, 1]}.get(len(image), [0, 1, 2])
+    chosen = image[bands].transpose(1, 2, 0)
+    if chosen.dtype == np.uint8:
+        return np.ascontiguousarray(chosen)
+    values = np.nan_to_num(chosen.astype(np.float32))
+    low, high = np.percentile(values, [1, 99])
+    stretched: np.ndarray = np.clip((values - low) / max(float(high - low), 1e-12), 0, 1)
+    return (stretched * 255).round().astype(np.uint8)
+
+
+def colored(mask: Integer[np.ndarray, "H W"], palette: UInt8[np.ndarray, "K 3"]) -> Picture:
+    """A mask in its class colours; void is gray."""
+    table = np.full((256, 3), VOID, dtype=np.uint8)
+    table[: len(palette)] = palette
+    return np.asarray(table[mask.astype(np.uint8)])
+
+
+def overlay(
+    image: Shaped[np.ndarray, "C H W"], mask: Integer[np.ndarray, "H W"], palette: UInt8[np.ndarray, "K 3"],
+    alpha: float = 0.5,
+) -> Picture:
+    """The image with the mask's colours laid over it; void shows the image alone."""
+    photo = as_rgb(image).astype(np.float32)
+    share = np.where(mask == IGNORE_INDEX, 0.0, alpha).astype(np.float32)[..., None]
+    return (photo * (1 - share) + colored(mask, palette) * share).round().astype(np.uint8)
+
+
+def error_map(
+    image: Shaped[np.ndarray, "C H W"], mask: Integer[np.ndarray, "H W"], pred: Integer[np.ndarray, "H W"]
+) -> Picture:
+    """Where the prediction is wrong: the image pale and gray, wrong pixels in vermilion, void in flat gray."""
+    pale = 150 + as_rgb(image).mean(-1, keepdims=True) * (105 / 255)
+    shown = np.repeat(pale, 3, axis=-1)
+    shown[(mask != pred) & (mask != IGNORE_INDEX)] = WRONG
+    shown[mask == IGNORE_INDEX] = VOID
+    return shown.round().astype(np.uint8)
+
+
+def to_png(picture: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"]) -> bytes:
+    """Lossless; for masks and small pictures."""
+    return _encoded(picture, format="PNG")
+
+
+def to_webp(picture: Picture, *, quality: int = 82) -> bytes:
+    """A tenth of a PNG's size, for photographs in a page."""
+    return _encoded(picture, format="WEBP", quality=quality)
+
+
+def _encoded(picture: np.ndarray, *, format: Literal["PNG", "WEBP"], quality: int = 100) -> bytes:  # noqa: A002
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(stream, format=format, quality=quality)
+    return stream.getvalue()
+
+
+def curves(
+    rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], *, y_label: str,
+    best: Literal["max", "min"] | None = None,
+) -> str:
+    """Lines over the epochs; at most two series, as SVG.
+
+    Args:
+        rows: lines of `metrics.jsonl`; a row without a series' key leaves it out.
+        series: key to the name that the reader sees.
+        y_label: what is drawn, with its unit.
+        best: marks the best point of the first series.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(layout="constrained", figsize=(3.7, 2.4))
+        axes = figure.add_subplot()
+        for (key, name), color in zip(series.items(), (_FIRST, _SECOND), strict=False):
+            points = [(float(row["epoch"]), float(row[key])) for row in rows if isinstance(row.get(key), (int, float))]
+            if points:
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, color=color, label=name, marker="o" if len(points) == 1 else "", markersize=5)
+                if best and color == _FIRST:
+                    _mark_best(axes, x, y, best=best)
+        axes.set_xlabel("epoch")
+        axes.set_title(y_label, loc="left", fontsize=10, color=_MUTED)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+        axes.grid(visible=False, axis="x")
+        if len(series) > 1 and axes.lines:
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, handlelength=1.2, borderpad=0)
+        return _svg(figure, y_label)
+
+
+def _mark_best(axes: Any, x: Sequence[float], y: Sequence[float], *, best: Literal["max", "min"]) -> None:
+    at = int(np.argmax(y) if best == "max" else np.argmin(y))
+    axes.plot([x[at]], [y[at]], marker="o", markersize=7, color=_FIRST, markeredgecolor=_SURFACE, markeredgewidth=1.5)
+    left = x[at] > (x[0] + x[-1]) / 2
+    axes.annotate(
+        f"{y[at]:.3f} at {x[at]:g}", (x[at], y[at]), xytext=(-9 if left else 9, -14 if best == "max" else 8),
+        textcoords="offset points", ha="right" if left else "left", fontsize=9.5, color=_INK,
+    )
+
+
+def histogram(values: Num[np.ndarray, " N"], *, x_label: str, bins: int = 20) -> str:
+    """How many images have which score (0 to 1), with the median marked; as SVG. NaN is left out."""
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(layout="constrained", figsize=(4.6, 2.7))
+        axes = figure.add_subplot()
+        heights, edges = np.histogram(known, bins=bins, range=(0.0, 1.0))
+        axes.bar(edges[:-1], heights, width=np.diff(edges) * 0.9, align="edge", color=_FIRST, linewidth=0)
+        if known.size:
+            middle = float(np.median(known))
+            axes.axvline(middle, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+            left = middle > 0.5
+            axes.annotate(
+                f"median {middle:.3f}", (middle, 1.0), xycoords=("data", "axes fraction"), fontsize=9.5,
+                xytext=(-6 if left else 6, 3), textcoords="offset points", ha="right" if left else "left", color=_INK,
+            )
+        axes.set_xlim(0, 1)
+        axes.set_xlabel(x_label)
+        axes.set_title("images", loc="left", fontsize=10, color=_MUTED)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, prune="lower"))
+        axes.grid(visible=False, axis="x")
+        return _svg(figure, f"Histogram of {x_label}")
+
+
+def confusion_matrix(confusion: Num[np.ndarray, "K K"], names: Sequence[str]) -> str:
+    """Shares of each true class (row) that were predicted as each class (column), as SVG; empty cells stay blank."""
+    classes = len(names)
+    totals = confusion.sum(1, keepdims=True)
+    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
+    side = min(max(3.6, 0.4 * classes + 1.2), 16.0)
+    with mpl.rc_context({**_STYLE, "axes.grid": False, "axes.spines.bottom": False}):
+        figure = Figure(layout="constrained", figsize=(side, side))
+        axes = figure.add_subplot()
+        for row, column in np.argwhere(shares >= 0.0005):
+            share = float(shares[row, column])
+            axes.add_patch(Rectangle(
+                (column - 0.48, row - 0.48), 0.96, 0.96, linewidth=0, facecolor=_FIRST, alpha=0.06 + 0.94 * share,
+            ))
+            if classes <= _MOST_CELLS_WITH_TEXT and share >= 0.005:
+                axes.text(
+                    column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=9,
+                    color=_ON_SERIES if share > 0.55 else _INK,
+                )
+        axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal", ylabel="truth")
+        axes.set_xticks(range(classes), names, rotation=45, ha="left", rotation_mode="anchor")
+        axes.set_yticks(range(classes), names)
+        axes.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, labelcolor=_INK)
+        axes.set_xlabel("prediction (% of the row)")
+        return _svg(figure, "Confusion matrix")
+
+
+def class_bars(shares: Mapping[str, Sequence[float]], names: Sequence[str]) -> str:
+    """Shares of pixels a class, one or two bars each (such as truth and prediction), as SVG."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(layout="constrained", figsize=(4.6, 0.9 + 0.3 * len(names)))
+        axes = figure.add_subplot()
+        thick = 0.76 / len(shares)
+        for place, ((label, values), color) in enumerate(zip(shares.items(), (_FIRST, _SECOND), strict=False)):
+            middle = np.arange(len(names)) + (place - (len(shares) - 1) / 2) * thick
+            axes.barh(middle, values, height=thick * 0.9, color=color, label=label, linewidth=0)
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", labelcolor=_INK)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.set_xlabel("share of pixels")
+        axes.grid(visible=False, axis="y")
+        if len(shares) > 1:
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, handlelength=1.2, borderpad=0)
+        return _svg(figure, "Shares of pixels a class")
+
+
+def _svg(figure: Figure, label: str) -> str:
+    """The figure as an SVG element in the page's font and colours; matplotlib escapes the texts in it."""
+    figure.set_facecolor("none")
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+    stream = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": label}):
+        figure.set_canvas(FigureCanvasSVG(figure))
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text[text.index("<svg"):], flags=re.DOTALL)
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r" font-family: [^;\"]*;", "", text)
+    text = re.sub(r"style=\"[^\"]*\"", lambda style: _COLOR.sub(_variable, style[0]), text)
+    box = re.search(r"viewBox=\"([^\"]*)\"", text)
+    assert box is not None, "matplotlib wrote an SVG without a viewBox"
+    return f"<svg viewBox=\"{box[1]}\" role=\"img\" aria-label=\"{escape(label)}\">" + text[text.index(">") + 1:]
+
+
+_COLOR = re.compile("|".join(_PAGE_COLORS))
+
+
+def _variable(color: re.Match[str]) -> str:
+    return f"var({_PAGE_COLORS[color[0]]})"

@@ -1,0 +1,214 @@
+"""Predict files: a picture, a folder of pictures or a file of arrays in; masks and a table in JSON lines out.
+
+A mask of a picture is an indexed PNG of the picture's name and size, whose palette shows the class colours. Arrays give
+an npz of `masks` (N, H, W) and `ids`. Beside them stands the table of predictions.
+
+Nothing of the user's is overwritten: a file may be replaced only where the table of an earlier run lists it with the
+digest that it still has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from segwright.data.sources import Source, open_source
+from segwright.errors import DataError, OutputError, SegwrightError
+from segwright.files import atomic, digest, write_arrays, write_mask
+from segwright.models import ModelSpec
+from segwright.pictures import overlay, to_png
+from segwright.prediction.predictor import Prediction, Predictor, fit
+from segwright.prediction.table import PredictionTable, refuse_foreign
+from segwright.types import ImageArray, Sample
+
+TABLE = "predictions.jsonl"
+OVERLAYS = "overlays"
+OVERLAY_ALPHA = 0.5
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was done.
+
+    Attributes:
+        masks: the folder, or the npz, that holds the masks.
+        table: the JSON lines.
+        images: how many images were predicted.
+        failed: why an image was left out, by name.
+        seconds: from the first image read to the last mask written.
+    """
+
+    masks: Path
+    table: Path
+    images: int
+    failed: dict[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where everything goes, known before the first image is read."""
+
+    kind: Literal["files", "arrays"]
+    root: Path
+    table: Path
+    masks: tuple[Path, ...]
+    overlays: tuple[Path, ...]
+
+
+def predict_files(predictor: Predictor, source: Path, *, out: Path, overlays: bool = False) -> Predicted:
+    """Predict every image of a source.
+
+    Args:
+        predictor: the model in use.
+        source: a picture, a folder, an npz or npy of images, or anything else that can be trained on.
+        out: the folder of the masks; a `.png` for one picture and an `.npz` for arrays may be named as well.
+        overlays: also write pictures of the image with its mask on top, under `overlays/`.
+
+    Raises:
+        DataError: the source holds no images. A single damaged image is left out and named in the result.
+        OutputError: writing would touch the source folder or a file that segwright did not write.
+    """
+    started = time.perf_counter()
+    opened = open_source(source)
+    samples = opened.samples
+    if not samples:
+        raise DataError("holds no images", mend="give a picture, a folder of pictures or an npz", file=source)
+    plan = _plan(source, opened, out=out, overlays=overlays)
+    refuse_foreign(plan.table, targets=(*plan.masks, *plan.overlays))
+    failed: dict[str, str] = {}
+    images = _readable(opened, spec=predictor.model.spec, failed=failed)
+    with PredictionTable(plan.table) as table:
+        if plan.kind == "files":
+            _write_files(predictor, images, plan=plan, samples=samples, table=table)
+        else:
+            _write_stack(predictor, images, plan=plan, samples=samples, table=table)
+        for sample in samples:
+            if sample.id in failed:
+                table.add({"id": sample.id, "image": sample.image, "error": failed[sample.id]}, written={})
+    count = len(samples) - len(failed)
+    if not count:
+        raise DataError(f"no image could be predicted; the first one: {failed[samples[0].id]}".rstrip("."), file=source)
+    return Predicted(plan.root, plan.table, count, failed, time.perf_counter() - started)
+
+
+def _plan(source: Path, opened: Source, *, out: Path, overlays: bool) -> _Plan:
+    stacked = opened.format == "arrays"
+    samples = opened.samples
+    if stacked:
+        root = out if out.suffix == ".npz" else out / f"{source.stem}.npz"
+        masks: tuple[Path, ...] = (root,)
+        table = root.with_suffix(".jsonl")
+    elif out.suffix.lower() == ".png":
+        if len(samples) != 1:
+            raise OutputError(f"is one file for {len(samples)} masks", mend="give a folder", file=out)
+        root, masks, table = out, (out,), out.with_suffix(".jsonl")
+    else:
+        root, table = out, out / TABLE
+        masks = tuple(out / f"{sample.id}.png" for sample in samples)
+        _refuse_home(source, opened, out=out)
+    folder = (root.parent if root in masks else root) / OVERLAYS
+    pictures = tuple(folder / f"{sample.id}.png" for sample in samples) if overlays else ()
+    return _Plan("arrays" if stacked else "files", root, table, masks, pictures)
+
+
+def _refuse_home(source: Path, opened: Source, *, out: Path) -> None:
+    """Masks beside images would be taken for images the next time."""
+    homes = {(opened.root / sample.image).resolve().parent for sample in opened.samples}
+    within = source.is_dir() and out.resolve().is_relative_to(source.resolve())
+    if within or out.resolve() in homes:
+        raise OutputError("lies inside the folder of the images", mend="choose a folder outside", file=out)
+
+
+def _readable(opened: Source, *, spec: ModelSpec, failed: dict[str, str]) -> Iterator[tuple[int, ImageArray]]:
+    for position, sample in enumerate(opened.samples):
+        try:
+            yield position, fit(opened.read_image(sample), spec)
+        except SegwrightError as error:
+            failed[sample.id] = str(error)
+
+
+def _predicted(
+    predictor: Predictor, images: Iterator[tuple[int, ImageArray]]
+) -> Iterator[tuple[int, ImageArray, Prediction]]:
+    """Each prediction beside the image that it belongs to; only one batch is held."""
+    waiting: deque[tuple[int, ImageArray]] = deque()
+
+    def feed() -> Iterator[ImageArray]:
+        for position, image in images:
+            waiting.append((position, image))
+            yield image
+
+    for prediction in predictor.predict_many(feed()):
+        position, image = waiting.popleft()
+        yield position, image, prediction
+
+
+def _write_files(
+    predictor: Predictor,
+    images: Iterator[tuple[int, ImageArray]],
+    *,
+    plan: _Plan,
+    samples: Sequence[Sample],
+    table: PredictionTable,
+) -> None:
+    palette = predictor.classes.palette()
+    for position, image, prediction in _predicted(predictor, images):
+        target = plan.masks[position]
+        write_mask(target, prediction.mask, palette)
+        written = {target: digest(target)}
+        if plan.overlays:
+            written |= _write_overlay(plan.overlays[position], image, prediction, palette=palette)
+        mask = target.relative_to(plan.table.parent).as_posix()
+        table.add(_row(samples[position], prediction, mask=mask), written=written)
+
+
+def _write_stack(
+    predictor: Predictor,
+    images: Iterator[tuple[int, ImageArray]],
+    *,
+    plan: _Plan,
+    samples: Sequence[Sample],
+    table: PredictionTable,
+) -> None:
+    palette = predictor.classes.palette()
+    masks: list[np.ndarray] = []
+    rows: list[tuple[dict[str, Any], dict[Path, str]]] = []
+    for position, image, prediction in _predicted(predictor, images):
+        pictures = {}
+        if plan.overlays:
+            pictures = _write_overlay(plan.overlays[position], image, prediction, palette=palette)
+        rows.append((_row(samples[position], prediction, mask=plan.root.name), pictures))
+        masks.append(prediction.mask)
+    if not masks:
+        return
+    if len({mask.shape for mask in masks}) > 1:
+        raise DataError("holds images of several sizes", mend="save each size in a file of its own", file=plan.root)
+    ids = np.array([row["id"] for row, _ in rows])
+    write_arrays(plan.root, {"masks": np.stack(masks), "ids": ids})
+    whole = {plan.root: digest(plan.root)}
+    for row, pictures in rows:
+        table.add(row, written=whole | pictures)
+
+
+def _write_overlay(path: Path, image: ImageArray, prediction: Prediction, *, palette: np.ndarray) -> dict[Path, str]:
+    with atomic(path) as stream:
+        stream.write(to_png(overlay(image, prediction.mask, palette, OVERLAY_ALPHA)))
+    return {path: digest(path)}
+
+
+def _row(sample: Sample, prediction: Prediction, *, mask: str) -> dict[str, Any]:
+    shares = {name: round(share, 6) for name, share in prediction.shares.items()}
+    return {
+        "id": sample.id,
+        "image": sample.image if sample.row is None else f"{sample.image}[{sample.row}]",
+        "mask": mask,
+        "prevalent": prediction.prevalent,
+        "shares": shares,
+    }

@@ -1,0 +1,100 @@
+"""The table of predictions: JSON lines that remember which files segwright wrote.
+
+A line an image: id, image, mask, prevalent, shares, and `written`, the digest of each file. While images are predicted
+the table grows under `.<name>.part`, so that a killed run can be repeated: its files are known as ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, final
+
+from segwright.errors import OutputError
+from segwright.files import atomic, digest
+
+
+def refuse_foreign(table: Path, *, targets: Iterable[Path]) -> None:
+    """Make sure that every target is new, or ours and untouched since.
+
+    Raises:
+        OutputError: naming the first file that would be lost.
+    """
+    ours = _ours(table)
+    if ours is None:
+        raise OutputError("is no table of segwright", mend="choose another folder", file=table)
+    seen: set[Path] = set()
+    for target in targets:
+        if target in seen:
+            raise OutputError("would be written twice", mend="give the images different names", file=target)
+        seen.add(target)
+        if target.exists() and ours.get(target.resolve()) != digest(target):
+            mend = "choose another folder, or move the file away"
+            raise OutputError("exists, and segwright did not write it as it is now", mend=mend, file=target)
+
+
+@final
+class PredictionTable:
+    """JSON lines that grow as files are written, and stand under their name once all are.
+
+    Rows of an earlier run stay unless the same image is predicted again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = _part(path)
+        self._images: set[str] = set()
+
+    def __enter__(self) -> PredictionTable:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self._part.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot be written ({error.strerror})", mend="choose another", file=self._path) from None
+        if self._stream.tell():
+            self._stream.write("\n")  # the last line of a killed run may be cut short
+        self._start = self._stream.seek(0, 2)
+        return self
+
+    def add(self, row: dict[str, Any], *, written: Mapping[Path, str]) -> None:
+        names = {path.relative_to(self._path.parent).as_posix(): value for path, value in written.items()}
+        self._stream.write(json.dumps({**row, "written": names}, ensure_ascii=False) + "\n")
+        self._stream.flush()
+        self._images.add(row["image"])
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._stream.seek(self._start)
+            with atomic(self._path) as whole:
+                whole.writelines(self._kept())
+                whole.writelines(line.encode("utf-8") for line in self._stream)
+            self._part.unlink()
+        self._stream.close()
+
+    def _kept(self) -> Iterator[bytes]:
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as old:
+            yield from (line for line in old if json.loads(line)["image"] not in self._images)
+
+
+def _ours(table: Path) -> dict[Path, str] | None:
+    """Digest of each file that earlier runs wrote; None where the table is not ours."""
+    known: dict[Path, str] = {}
+    for file in (table, _part(table)):
+        if not file.is_file():
+            continue
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                written = dict(json.loads(line)["written"])
+            except (ValueError, KeyError, TypeError):
+                if file == table:
+                    return None
+                continue
+            known.update({(table.parent / name).resolve(): str(value) for name, value in written.items()})
+    return known
+
+
+def _part(table: Path) -> Path:
+    return table.with_name(f".{table.name}.part")

@@ -1,0 +1,215 @@
+"""Run folders: their names, and what a run was trained on.
+
+A run is known by its `recipe.yaml`, which is resolved (data by absolute path), and its `split.json`, which names the
+images of each side; with both, any later verb finds the same images again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from segwright.data.card import read_card
+from segwright.data.pack import Pack, open_pack
+from segwright.data.sources import open_source
+from segwright.data.splits import find_groups, read_split
+from segwright.errors import DataError, RecipeError, RunError
+from segwright.files import read_yaml
+from segwright.recipe import Recipe, make_recipe, override, read_recipe
+from segwright.types import SPLIT_NAMES
+
+
+def recipe_for(
+    source: Path,
+    *,
+    start_from: Path | None,
+    budget: tuple[float | None, int | None],
+    overrides: Mapping[str, object] | Iterable[str],
+) -> Recipe:
+    """The recipe that training this source means: its own, that of the run to start from, or the usual one.
+
+    Args:
+        source: data or a recipe.
+        start_from: a run.
+        budget: minutes and epochs; at most one is given.
+        overrides: see `train`.
+
+    Raises:
+        RecipeError: a key or value is wrong, or the recipe names no data.
+    """
+    existing(source)
+    file = source if is_recipe(source) else None
+    if file is not None:
+        tree = read_recipe(file).as_dict()
+    else:
+        tree = (Recipe() if start_from is None else recipe_of(start_from)).as_dict()
+        tree["data"] |= {
+            "path": str(source),
+            "format": "auto",
+            "drop": [],
+            "split": Recipe().as_dict()["data"]["split"],
+        }
+    minutes, epochs = budget
+    if minutes is not None or epochs is not None:
+        tree["training"] |= {"minutes": minutes, "epochs": epochs}
+    texts = overrides
+    if isinstance(overrides, Mapping):
+        texts = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    recipe = override(make_recipe(tree, file=file), texts)
+    return make_recipe(_with_absolute_paths(recipe.as_dict(), file=file))
+
+
+def is_recipe(source: Path) -> bool:
+    """Whether a YAML is a recipe; a data card has the key `source`."""
+    if source.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    tree = read_yaml(source)
+    return not (isinstance(tree, dict) and "source" in tree)
+
+
+def new_run(out: Path, *, name: str | None, source: Path) -> Path:
+    """The folder of a new run, which is not there yet.
+
+    Raises:
+        RunError: the name is taken or is no name.
+    """
+    if name is None:
+        stem = stem_of(source) if source.exists() else source.name
+        number = next(number for number in range(1, 1_000_000) if not (out / f"{stem}-{number}").exists())
+        return out / f"{stem}-{number}"
+    if not name or Path(name).name != name or name.startswith("."):
+        raise RunError(f"'{name}' is no name for a run", mend="use letters, digits, '-' and '_'; --out says where")
+    if (out / name).exists():
+        free = new_run(out, name=None, source=Path(name)).name
+        mend = f"call this one '{free}', or go on with the old one: segwright train {out / name} --resume"
+        raise RunError("this run exists", mend=mend, file=out / name)
+    return out / name
+
+
+def find_run(run: Path) -> Path:
+    """The folder of a run.
+
+    Raises:
+        RunError: there is no run there; those beside it are named.
+    """
+    if (run / "recipe.yaml").is_file():
+        return run
+    beside = sorted(path.parent.name for path in run.parent.glob("*/recipe.yaml")) if run.parent.is_dir() else []
+    there = f"there are: {', '.join(beside)}" if beside else "make one with: segwright train DATA"
+    raise RunError("is no run" if run.exists() else "is missing", mend=there, file=run)
+
+
+def recipe_of(run: Path) -> Recipe:
+    """The resolved recipe of a run.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    return read_recipe(find_run(run) / "recipe.yaml")
+
+
+def existing(path: Path) -> Path:
+    """The same path.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    if not path.exists():
+        raise DataError("is missing", mend="check the path", file=path)
+    return path
+
+
+def _with_absolute_paths(tree: dict[str, Any], *, file: Path | None) -> dict[str, Any]:
+    """A run must find its data again from anywhere; a recipe may name them from its own folder."""
+    data = tree["data"]
+    if data["path"] is None:
+        raise RecipeError("names no data", mend="add data.path to it, or -o data.path=FOLDER", file=file)
+    data["path"] = str(_absolute(data["path"], file=file))
+    for key in ("file", "groups"):
+        value = data["split"][key]
+        if value is not None and (key == "file" or value.endswith((".npy", ".npz", ".json"))):
+            data["split"][key] = str(_absolute(value, file=file))
+    weights = tree["model"]["weights"]
+    if weights not in ("none", "auto", "imagenet"):
+        tree["model"]["weights"] = str(_absolute(weights, file=file))
+    return tree
+
+
+def _absolute(text: str, *, file: Path | None) -> Path:
+    path = Path(text).expanduser()
+    beside = path if file is None else file.parent / path
+    return (path if path.exists() else existing(beside)).resolve()
+
+
+def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> tuple[Pack, list[int]]:
+    """The images of one side of a run's split.
+
+    Raises:
+        RunError: the run has none on that side.
+        SplitError: images of the run are no longer there.
+    """
+    asked = recipe.classes
+    assert recipe.data.path is not None  # a run's recipe is resolved
+    # As training opened them, so that it is the same pack.
+    source = open_source(
+        Path(recipe.data.path),
+        format=recipe.data.format,
+        names=asked.names,
+        colors=asked.colors,
+        mask_values=asked.mask_values,
+        void_values=asked.void_values,
+    )
+    pack = open_pack(
+        source, working_size_px=recipe.data.working_size_px, resident=recipe.data.resident, progress=progress
+    )
+    split = read_split(run / "split.json", pack.ids)
+    indices = [i for i, name in enumerate(pack.ids) if split.get(name) == side]
+    if not indices:
+        there = ", ".join(sorted(set(split.values())))
+        raise RunError(f"this run has no images in '{side}'", mend=f"there are: {there}", file=run)
+    return pack, indices
+
+
+def other_images(recipe: Recipe, run: Path, data: Path, *, split: str | None, progress: bool) -> tuple[Pack, list[int]]:
+    """The labelled images of other data, or of the side that it names itself; masks are read as the run's own were.
+
+    Raises:
+        DataError: the data cannot be read, or has no such images.
+        MaskError: a mask holds a value that the run knows no class for.
+    """
+    card = read_card(run / "data.yaml")
+    source = open_source(
+        existing(data),
+        names=card.classes,
+        colors=card.colors,
+        mask_values=card.mask_values,
+        void_values=card.void_values,
+    )
+    pack = open_pack(source, working_size_px=recipe.data.working_size_px, progress=progress)
+    indices = [i for i in range(len(pack.ids)) if pack.has_mask[i] and split in (None, pack.given_split[i])]
+    if not indices:
+        which = f"labelled images in '{split}'" if split else "labelled images"
+        raise DataError(f"holds no {which}", mend="give images with masks", file=data)
+    return pack, indices
+
+
+def groups_of(recipe: Recipe, pack: Pack) -> tuple[str | None, ...]:
+    """The group of each image of a run's own data, as its recipe finds them."""
+    spec = recipe.data.split.groups
+    return pack.groups if spec is None else tuple(find_groups(pack.ids, spec))
+
+
+def name_of_scores(data: Path, *, split: str | None) -> str:
+    """How the scores of other data are called; never as one of the run's own sides."""
+    name = stem_of(data) if split is None else f"{stem_of(data)}-{split}"
+    return f"data-{name}" if name in SPLIT_NAMES else name
+
+
+def stem_of(path: Path) -> str:
+    """What data or a recipe are called; `recipe.yaml` and `data.yaml` by their folder."""
+    resolved = path.resolve()
+    if resolved.is_dir():
+        return resolved.name or "run"
+    return resolved.parent.name if resolved.name in ("recipe.yaml", "data.yaml") else resolved.stem

@@ -1,0 +1,135 @@
+"""What a recipe leaves open is settled here, from the data and the machine, before the first step is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from segwright.augment.policy import PRESETS, Policy
+from segwright.data.pack import Pack
+from segwright.errors import RecipeError
+from segwright.losses.class_weights import class_weights
+from segwright.models import SegmentationModel
+from segwright.recipe import AugmentRecipe, LossRecipe, ModelRecipe, SamplingRecipe
+from segwright.types import ClassSet
+
+LARGEST_CROP_PX = 512
+CROP_STEP_PX = 32
+NORMALIZATION_IMAGES = 200
+FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+
+
+def policy_of(recipe: AugmentRecipe, *, channels: int) -> Policy:
+    """The preset with what the recipe sets itself."""
+    preset = PRESETS[recipe.preset]
+    given = {name: getattr(recipe, name) for name in Policy.__dataclass_fields__}
+    merged = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
+    for name in ("hue_degrees", "saturation"):
+        if given[name] and channels != 3:
+            raise RecipeError(f"'augment.{name}' with {channels} channels", mend="it is for RGB images: leave it out")
+        if channels != 3:
+            merged[name] = 0.0
+    return Policy(**merged)
+
+
+def crop_of(recipe: AugmentRecipe, *, sizes: Int[np.ndarray, "N 2"]) -> tuple[int, int]:
+    """Rows and columns of a training crop: the median image, at most `LARGEST_CROP_PX`, in steps that encoders take."""
+    if recipe.crop_px is not None:
+        return recipe.crop_px
+    rows, columns = (min(int(side), LARGEST_CROP_PX) for side in np.median(sizes, axis=0))
+    return _stepped(rows), _stepped(columns)
+
+
+def _stepped(side: int) -> int:
+    return max(side - side % CROP_STEP_PX, CROP_STEP_PX)
+
+
+def draw_weights(
+    recipe: SamplingRecipe, *, classes: ClassSet, class_pixels: Int[np.ndarray, "N 256"]
+) -> np.ndarray | None:
+    """How often each image is drawn, relative to the others; None for all alike."""
+    rare = [classes.index(name) for name in recipe.rare_classes]
+    if not rare:
+        return None
+    holds = (class_pixels[:, rare] > 0).any(axis=1)
+    return np.where(holds, recipe.rare_factor, 1.0)
+
+
+def loss_weights(
+    recipe: LossRecipe, *, classes: ClassSet, class_pixels: Int[np.ndarray, "N 256"]
+) -> tuple[float, ...] | None:
+    """One weight a class from the training images, or as given; None for all alike."""
+    if isinstance(recipe.class_weights, str):
+        if recipe.class_weights == "none":
+            return None
+        counts = class_pixels[:, : classes.num_classes].sum(axis=0).tolist()
+        return class_weights(recipe.class_weights, counts=counts, left_out=classes.ignore_in_loss)
+    if len(recipe.class_weights) != classes.num_classes:
+        raise RecipeError(
+            f"{len(recipe.class_weights)} class weights for {classes.num_classes} classes", mend="give one a class"
+        )
+    return recipe.class_weights
+
+
+def normalization(
+    recipe: ModelRecipe, *, of_weights: tuple[Sequence[float] | None, Sequence[float] | None], pack: Pack
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel as shares of full scale: as given, else the weights', else the images'."""
+    pairs = []
+    for name, given, loaded in (("mean", recipe.mean, of_weights[0]), ("std", recipe.std, of_weights[1])):
+        values = given or loaded
+        if values is not None and len(values) != pack.channels:
+            if given and len(given) != 1:
+                problem = f"'model.{name}' has {len(values)} values for {pack.channels} channels"
+                raise RecipeError(problem, mend="give one a channel")
+            values = [float(np.mean(values))] * pack.channels
+        pairs.append(None if values is None else tuple(float(value) for value in values))
+    if pairs[0] is not None and pairs[1] is not None:
+        return pairs[0], pairs[1]
+    if (pairs[0] is None) != (pairs[1] is None):
+        raise RecipeError("one of 'model.mean' and 'model.std' is missing", mend="give both or neither")
+    return measured_normalization(pack)
+
+
+def measured_normalization(pack: Pack) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation over an even choice of the images."""
+    chosen = np.unique(np.linspace(0, len(pack) - 1, NORMALIZATION_IMAGES).astype(int))
+    scale = FULL_SCALE[str(pack.dtype)]
+    total, squares, pixels = np.zeros(pack.channels), np.zeros(pack.channels), 0
+    for i in chosen:
+        values = pack.image(int(i)).reshape(pack.channels, -1).astype(np.float64) / scale
+        total += values.sum(axis=1)
+        squares += np.square(values).sum(axis=1)
+        pixels += values.shape[1]
+    mean = total / pixels
+    # A channel that never changes must not be divided by zero.
+    std = np.sqrt(np.maximum(squares / pixels - np.square(mean), 1e-6))
+    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+
+
+def check_frozen(recipe: ModelRecipe, *, loaded: bool, model: SegmentationModel) -> None:
+    """A frozen encoder must have learnt something before.
+
+    Raises:
+        RecipeError: an encoder is to be frozen that is not there, or holds random weights.
+    """
+    if not recipe.freeze_encoder:
+        return
+    if model.encoder is None:
+        raise RecipeError(f"model '{recipe.name}' has no encoder to freeze", mend="set model.freeze_encoder: false")
+    if not loaded:
+        raise RecipeError(
+            "a frozen encoder without loaded weights would stay random",
+            mend="set model.weights to imagenet or a file, or model.freeze_encoder: false",
+        )
+
+
+def one_try(model: SegmentationModel, *, crop_px: tuple[int, int]) -> None:
+    """Push two empty crops through, so that a misfit shows before anything is written."""
+    model.eval()
+    with torch.inference_mode():
+        out = model(torch.zeros(2, model.spec.in_channels, *crop_px, dtype=torch.uint8))
+    assert out.shape == (2, model.spec.num_classes, *crop_px), f"a model must keep the size, gave {tuple(out.shape)}"

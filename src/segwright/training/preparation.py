@@ -1,0 +1,177 @@
+"""From a recipe to the images of a run: source, pack, classes, split; checked for all that would poison it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from segwright.data.pack import Pack, open_pack
+from segwright.data.sources import Source, open_source
+from segwright.data.splits import find_groups, make_split, read_split
+from segwright.errors import DataError, RecipeError, SplitError
+from segwright.recipe import ClassesRecipe, DataRecipe, Recipe
+from segwright.types import SPLIT_NAMES, ClassSet, SplitName
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The images of a run.
+
+    Attributes:
+        source: where they come from.
+        pack: all of them, decoded; dropped ones too.
+        classes: with the rules of the recipe.
+        split: side of each id; ids that stand on no side are left out.
+        dropped: id to reason, beside those that the source's card drops.
+    """
+
+    source: Source
+    pack: Pack
+    classes: ClassSet
+    split: dict[str, SplitName]
+    dropped: dict[str, str]
+
+    def indices(self, side: SplitName) -> Int[np.ndarray, " M"]:
+        """Positions in the pack of one side."""
+        return np.array([i for i, name in enumerate(self.pack.ids) if self.split.get(name) == side], dtype=np.int64)
+
+
+def prepare(recipe: Recipe, *, split_file: Path | None = None, progress: bool = True) -> Prepared:
+    """Open, pack, drop and divide the images of a recipe.
+
+    Args:
+        recipe: says where and how.
+        split_file: a division made before (a run's own); None makes it by the recipe.
+        progress: show a bar while packing.
+
+    Raises:
+        DataError: the source cannot be used, or an id to drop is not there.
+        SplitError: a side is empty, or the same image or group stands on two sides.
+    """
+    if recipe.data.path is None:
+        raise RecipeError("'data.path' is not set", mend="name the folder or file with the images")
+    asked = recipe.classes
+    source = open_source(
+        Path(recipe.data.path),
+        format=recipe.data.format,
+        names=asked.names,
+        colors=asked.colors,
+        mask_values=asked.mask_values,
+        void_values=asked.void_values,
+    )
+    pack = open_pack(
+        source, working_size_px=recipe.data.working_size_px, resident=recipe.data.resident, progress=progress
+    )
+    dropped = _dropped(recipe.data, source, pack)
+    split = _divide(recipe, source, pack, dropped=dropped) if split_file is None else read_split(split_file, pack.ids)
+    _refuse_leaks(pack, split)
+    return Prepared(source, pack, _with_rules(source.classes, asked), split, dropped)
+
+
+def _with_rules(classes: ClassSet, asked: ClassesRecipe) -> ClassSet:
+    """The source's classes with the recipe's rules; where the recipe has none, those of the source's card stay."""
+
+    def labels(rule: str) -> tuple[int, ...]:
+        named = tuple(classes.index(member) for member in getattr(asked, rule))
+        return named or tuple(getattr(classes, rule))
+
+    ruled = replace(
+        classes,
+        ignore_in_loss=labels("ignore_in_loss"),
+        ignore_in_score=labels("ignore_in_score"),
+        leave_out_of_mean=labels("leave_out_of_mean"),
+        never_predict=labels("never_predict"),
+    )
+    if not ruled.scored:
+        raise RecipeError("no class is left to score", mend="shorten classes.ignore_in_score or leave_out_of_mean")
+    learnt = [ruled.names[k] for k in ruled.never_predict if k not in ruled.ignore_in_loss]
+    if learnt:
+        raise RecipeError(
+            f"class '{learnt[0]}' is never predicted but stands in the loss",
+            mend=f"add it to classes.ignore_in_loss: [{learnt[0]}]",
+        )
+    return ruled
+
+
+def _dropped(data: DataRecipe, source: Source, pack: Pack) -> dict[str, str]:
+    """Ids that are left out, each with its reason."""
+    dropped: dict[str, str] = {}
+    for name in data.drop:
+        if name not in pack.ids:
+            mend = "use ids as in the run's data.yaml"
+            raise DataError(f"there is no image '{name}' to drop", mend=mend, file=source.root)
+        dropped[name] = "named in data.drop"
+    if data.drop_noise:
+        for i in pack.noise_like():
+            dropped.setdefault(pack.ids[i], f"no spatial structure (neighbour correlation {pack.noise[i]:.2f})")
+    return dropped
+
+
+def _divide(recipe: Recipe, source: Source, pack: Pack, *, dropped: dict[str, str]) -> dict[str, SplitName]:
+    asked = recipe.data.split
+    file = Path(asked.file) if asked.file is not None else source.split_file
+    if file is not None and asked.kind in ("auto", "given"):
+        given = read_split(file, pack.ids)
+        return {name: side for name, side in given.items() if name not in dropped}
+    # Unlabelled images can be predicted, but neither learnt from nor scored.
+    dealt = [
+        i for i, name in enumerate(pack.ids)
+        if name not in dropped and (pack.has_mask[i] or pack.given_split[i] == "test")
+    ]  # fmt: skip
+    groups = _groups(asked.groups or source.groups, pack)
+    return make_split(
+        [pack.ids[i] for i in dealt],
+        kind=asked.kind,
+        given=[pack.given_split[i] for i in dealt],
+        groups=[groups[i] for i in dealt],
+        presence=pack.class_pixels[dealt, : source.classes.num_classes] > 0,
+        val=asked.val,
+        test=asked.test,
+        folds=asked.folds,
+        fold=asked.fold,
+        seed=asked.seed,
+    )
+
+
+def _groups(spec: str | None, pack: Pack) -> list[str | None]:
+    """The group of each image; equal pictures are one group, so that they never stand on two sides."""
+    named = pack.groups if spec is None else find_groups(pack.ids, spec)
+    first: dict[str, int] = {}
+    groups = list(named)
+    for i, image_digest in enumerate(pack.image_digest):
+        twin = first.setdefault(image_digest, i)
+        sides = {pack.given_split[i], pack.given_split[twin]}
+        # Where the source itself divides twins, `_refuse_leaks` says so in plainer words.
+        if twin != i and groups[i] is None and (len(sides) == 1 or None in sides):
+            groups[twin] = groups[twin] or f"picture {pack.ids[twin]}"
+            groups[i] = groups[twin]
+    return groups
+
+
+def _refuse_leaks(pack: Pack, split: dict[str, SplitName]) -> None:
+    """Nothing to score, no training image, one group or one picture on two sides: all end here."""
+    sides = {side: [i for i, name in enumerate(pack.ids) if split.get(name) == side] for side in SPLIT_NAMES}
+    for side in ("train", "val"):
+        labelled = [i for i in sides[side] if pack.has_mask[i]]
+        if not labelled:
+            raise SplitError(f"the {side} side has no labelled image", mend="give it some, or change data.split")
+        if side == "train" and len(labelled) < len(sides[side]):
+            name = next(pack.ids[i] for i in sides[side] if not pack.has_mask[i])
+            raise SplitError(f"image '{name}' is to be trained on but has no mask", mend="label it or leave it out")
+    for what, key in (("group", pack.groups), ("picture", pack.image_digest)):
+        found: dict[str, dict[SplitName, str]] = defaultdict(dict)
+        for side, members in sides.items():
+            for i in members:
+                if key[i] is not None:
+                    found[str(key[i])].setdefault(side, pack.ids[i])
+        leaking = [places for places in found.values() if len(places) > 1]
+        if leaking:
+            pair = " and ".join(f"'{name}' ({side})" for side, name in leaking[0].items())
+            raise SplitError(
+                f"{len(leaking)} times the same {what} stands on two sides of the split, first {pair}",
+                mend="the score would flatter; move them to one side, or drop copies with data.drop",
+            )

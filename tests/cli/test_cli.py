@@ -1,0 +1,213 @@
+"""The command line end to end on generated terrain, and every way in which a user may slip."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segwright
+from segwright.cli import main
+from segwright.data.synthetic import write_terrain
+from segwright.errors import RunError
+
+SMALL = [
+    *("-o", "model.name=unet", "-o", "model.encoder=null", "-o", "model.arguments={depth: 2, width: 4}"),
+    *("-o", "training.batch_size=4", "-o", "augment.preset=none", "-o", "training.ema=0.5"),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos/ and a run of one epoch."""
+    folder = tmp_path_factory.mktemp("home")
+    write_terrain(folder / "photos", images=16, size=(32, 48), seed=0)
+    assert call(folder, "train", "photos", "--name", "first", "--epochs", "1", *SMALL) == 0
+    return folder
+
+
+def call(folder: Path, *words: str) -> int:
+    """The exit code of `segwright words...` in a folder."""
+    before, argv = Path.cwd(), sys.argv
+    os.chdir(folder)
+    sys.argv = ["segwright", *words]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+    return 0
+
+
+def test_train_leaves_a_whole_run(home: Path) -> None:
+    run = home / "runs" / "first"
+    files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    wanted = ["recipe.yaml", "split.json", "metrics.jsonl", "report.html", "scores/val.npz", "scores/val.json"]
+    assert files >= {*wanted, "bundle/model.safetensors", "bundle/bundle.json", "bundle/card.md"}
+    with np.load(run / "scores" / "val.npz") as scores:
+        assert scores["confusion"].sum() == len(scores["ids"]) * 32 * 48
+
+
+def test_evaluate_other_side_and_other_data(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(home, "evaluate", "runs/first", "--split", "test") == 0
+    out = capsys.readouterr().out
+    assert "boulder" in out
+    assert "mIoU" in out
+    assert call(home, "evaluate", "runs/first", "--data", "photos/val") == 0
+    own = json.loads((home / "runs/first/scores/val.json").read_text())
+    other = json.loads((home / "runs/first/scores/data-val.json").read_text())
+    assert own["confusion"] == other["confusion"]
+
+
+def test_report_can_be_written_elsewhere(home: Path) -> None:
+    assert call(home, "report", "runs/first", "--out", "page.html") == 0
+    assert "<html" in (home / "page.html").read_text()
+
+
+def test_predict_agrees_with_python(home: Path) -> None:
+    assert call(home, "predict", "runs/first", "photos/test/images", "-o", "masks") == 0
+    predictor = segwright.load(home / "runs" / "first")
+    for path in sorted((home / "photos/test/images").iterdir()):
+        with Image.open(home / "masks" / path.name) as mask:
+            np.testing.assert_array_equal(np.asarray(mask), predictor.predict(path).mask)
+
+
+def test_predict_names_a_damaged_image_and_leaves_with_2(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 32)).save(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG\r\n")
+    assert call(tmp_path, "predict", str(home / "runs/first"), "in", "-o", "out") == 2
+    assert "left out bad" in capsys.readouterr().err
+    assert (tmp_path / "out" / "good.png").exists()
+
+
+def test_fine_tune_and_resume(home: Path) -> None:
+    assert call(home, "train", "photos", "--from", "runs/first", "--epochs", "1") == 0
+    recipe = (home / "runs/photos-1/recipe.yaml").read_text()
+    assert "width: 4" in recipe
+    assert call(home, "train", "runs/photos-1", "--resume") == 0
+
+
+def test_short_options_become_keys(home: Path) -> None:
+    sides = {"train": [f"terrain_{i:04d}" for i in range(5, 12)], "val": ["terrain_0000", "terrain_0001"]}
+    (home / "mine.json").write_text(json.dumps(sides))
+    names = "air,earth,dune,stone,lump"
+    words = ["--classes", names, "--ignore-in-score", "air", "--split", "mine.json", "--name", "ruled", "--epochs", "1"]
+    assert call(home, "train", "photos", *words, *SMALL) == 0
+    run = home / "runs/ruled"
+    kept = json.loads((run / "split.json").read_text())["val"]
+    assert [name.rpartition("/")[2] for name in kept] == sides["val"]
+    summary = json.loads((run / "scores/val.json").read_text())
+    assert [row["name"] for row in summary["per_class"]] == names.split(",")
+    assert "air" not in summary["definitions"]["declared"]["in_mean"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "nowhere"], "nowhere: is missing"),
+        (["train", "photos", "--name", "first"], "this run exists"),
+        (["train", "photos", "--name", "a/b"], "no name for a run"),
+        (["train", "photos", "-o", "optimizer.lrr=1"], "unknown key 'optimizer.lrr'. Did you mean 'lr'?"),
+        (["train", "photos", "-o", "optimizer"], "is no assignment"),
+        (["train", "photos", "--epochs", "1", "--minutes", "1"], "in epochs or in minutes, not both"),
+        (["train", "runs/first", "--resume", "--epochs", "9"], "its own recipe"),
+        (["train", "photos", "--from", "runs/furst"], "there are: first"),
+        (["evaluate", "runs/first", "--split", "tset"], "no images in 'tset'"),
+        (["evaluate", "runs/nothing"], "runs/nothing: is missing"),
+        (["predict", "runs/first", "photos/test/images", "-o", "photos/test/images"], "inside the folder"),
+        (["predict", "runs/first", "photos/test/images", "-o", "m", "--device", "toaster"], "device 'toaster'"),
+        (["report", "photos"], "photos: is no run"),
+        (["models", "unett"], "did you mean 'unet'"),
+        (["weights", "resnet"], "there is no encoder 'resnet'"),
+    ],
+)
+def test_a_slip_is_answered_in_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert call(home, *words) == 2
+    error = capsys.readouterr().err
+    assert said.lower() in error.lower()
+    assert error.startswith("segwright: ")
+    assert error.count("\n") == 1
+
+
+def test_debug_shows_where_it_came_from(home: Path) -> None:
+    with pytest.raises(RunError):
+        call(home, "evaluate", "runs/nothing", "--debug")
+
+
+def test_interrupt_leaves_with_130(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segwright import verbs
+
+    def interrupted(*_: object, **__: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "report", interrupted)
+    assert call(home, "report", "runs/first") == 130
+
+
+def test_lists_of_models_weights_and_cache(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(home, "models") == 0
+    assert "unet" in capsys.readouterr().out
+    assert call(home, "models", "fpn") == 0
+    assert "resnet18" in capsys.readouterr().out
+    assert call(home, "weights", "resnet18") == 0
+    assert "imagenet" in capsys.readouterr().out
+    assert call(home, "cache") == 0
+    assert "photos" in capsys.readouterr().out
+
+
+def test_cache_is_cleared(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGWRIGHT_CACHE", str(tmp_path))
+    assert call(home, "evaluate", "runs/first") == 0
+    assert list((tmp_path / "packs").glob("*/index.json"))
+    assert call(home, "cache", "clear") == 0
+    assert not list((tmp_path / "packs").glob("*/index.json"))
+
+
+def test_python_means_the_same(home: Path, tmp_path: Path) -> None:
+    run = segwright.train(
+        home / "photos",
+        out=tmp_path,
+        epochs=1,
+        overrides={
+            "model.name": "unet",
+            "model.encoder": None,
+            "model.arguments": {"depth": 2, "width": 4},
+            "optimizer.lr": 1e-5,
+        },
+        progress=False,
+    )
+    assert run == tmp_path / "photos-1"
+    assert "lr: 1.0e-05" in (run / "recipe.yaml").read_text()
+    assert segwright.evaluate(run, progress=False).miou >= 0
+    assert segwright.report(run) == run / "report.html"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "-h"], ["cache", "--help"], ["--version"]])
+def test_help_waits_for_nothing(words: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['segwright', *sys.argv[1:]]; from segwright.cli import main\n"
+        "try: main()\nexcept SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "segwright" in done.stdout
+
+
+def test_import_is_light() -> None:
+    code = "import sys, segwright; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'typer')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

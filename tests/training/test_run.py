@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from segwright.bundle import load_bundle
+from segwright.errors import RecipeError, RunError, TrainingError, WeightsError
+from segwright.recipe import Recipe, read_recipe
+from segwright.training import callbacks
+from segwright.training.run import train
+
+Tiny = Callable[..., Recipe]
+Folder = Callable[..., Path]
+
+
+def rows_of(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_learns_and_leaves_all_its_files(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    run = train(tiny(photos(24), epochs=12), run=tmp_path / "run", progress=False)
+    rows = rows_of(run)
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert max(float(str(row["val_miou"])) for row in rows) > 0.9
+    names = {path.name for path in run.iterdir()}
+    assert {"recipe.yaml", "data.yaml", "split.json", "environment.json", "resume.ckpt", "bundle", "log.txt"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    settled = read_recipe(run / "recipe.yaml")
+    assert settled.augment.crop_px == (32, 32)
+    assert settled.model.mean is not None
+    bundle = load_bundle(run)
+    assert bundle.info["score"]["value"] == pytest.approx(max(float(str(row["val_miou"])) for row in rows))
+    assert bundle.classes.num_classes == 2
+
+
+def test_the_same_seed_gives_the_same_weights(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(photos())
+    states = [load_bundle(train(recipe, run=tmp_path / name, progress=False)).model.state_dict() for name in "ab"]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+class Stop(Exception):
+    """Thrown into a run."""
+
+
+def test_a_run_that_was_cut_short_goes_on_to_the_same_weights(
+    photos: Folder, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny(photos(), epochs=4)
+    whole = train(recipe, run=tmp_path / "whole", progress=False)
+
+    def cut(self: object, trainer: object, *_: object) -> None:
+        if trainer.current_epoch == 2:  # type: ignore[attr-defined]
+            raise Stop
+
+    monkeypatch.setattr("segwright.training.recorder.RESUME_EVERY_SECONDS", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(callbacks.NanWatch, "on_train_batch_start", cut)
+        train(recipe, run=tmp_path / "cut", progress=False)
+    assert len(rows_of(tmp_path / "cut")) == 2
+    run = train(recipe, run=tmp_path / "cut", resume=True, progress=False)
+    assert [row["epoch"] for row in rows_of(run)] == [1, 2, 3, 4]
+    states = [torch.load(path / "resume.ckpt", weights_only=True)["state_dict"] for path in (whole, run)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_budget_by_the_clock_ends_on_time(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(photos(), epochs=None, training={"minutes": 0.08})
+    rows = rows_of(train(recipe, run=tmp_path / "run", progress=False))
+    assert 2.0 < float(str(rows[-1]["seconds"])) < 8.0
+    assert float(str(rows[-1]["lr"])) < 0.02
+
+
+def test_fine_tuning_starts_from_the_given_weights(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    first = train(tiny(photos(24), epochs=12), run=tmp_path / "first", progress=False)
+    more = tiny(photos(12, name="more", seed=7), epochs=1, optimizer={"lr": 1e-6}, model={"name": "fpn"})
+    run = train(more, run=tmp_path / "second", start_from=first, progress=False)
+    assert read_recipe(run / "recipe.yaml").model.name == "unet"
+    assert float(str(rows_of(run)[0]["val_miou"])) > 0.85
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(
+    photos: Folder, tiny: Tiny, tmp_path: Path
+) -> None:
+    data, run = photos(), tmp_path / "run"
+    library = {"name": "fpn", "encoder": "resnet18", "arguments": {}}
+    for model, kind, said in (
+        ({**library, "weights": "none", "freeze_encoder": True}, RecipeError, "stay random"),
+        ({**library, "weights": "imagenet"}, WeightsError, "imagenet"),
+        ({**library, "weights": "nowhere.safetensors"}, WeightsError, "missing"),
+        ({"freeze_encoder": True}, RecipeError, "no encoder"),
+        ({"name": "unte"}, RecipeError, "unet"),
+    ):
+        with pytest.raises(kind, match=said):
+            train(tiny(data, model=model), run=run, progress=False)
+    assert not run.exists()
+
+
+def test_an_existing_run_is_left_alone(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious.txt").write_text("mine")
+    with pytest.raises(RunError, match="exists"):
+        train(tiny(photos()), run=tmp_path / "run", progress=False)
+    with pytest.raises(RunError, match="nothing to resume"):
+        train(tiny(photos(name="b")), run=tmp_path / "run", resume=True, progress=False)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(photos(), optimizer={"lr": 1e30, "gradient_clip": None}, schedule={"name": "constant", "warmup": 0.0})
+    with pytest.raises(TrainingError, match=r"no longer a number.*flight"):
+        train(recipe, run=tmp_path / "run", progress=False)
+
+
+def test_early_stopping_ends_a_run_that_no_longer_gains(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(photos(), epochs=30, optimizer={"lr": 1e-9}, training={"early_stopping": 3, "ema": 0.0})
+    rows = rows_of(train(recipe, run=tmp_path / "run", progress=False))
+    scores = [float(str(row["val_miou"])) for row in rows]
+    assert len(rows) < 30
+    assert scores.index(max(scores)) == len(rows) - 4
