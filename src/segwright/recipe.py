@@ -121,7 +121,7 @@ class ModelRecipe(Part):
 
 
 ClassWeighting = Literal[
-    "none", "inverse", "normalized_inverse", "median_frequency", "enet_log", "effective_number", "sqrt_inverse"
+    "none", "inverse", "normalized_inverse", "median_frequency", "enet_log", "mild_log", "effective_number", "sqrt_inverse"
 ]
 
 

@@ -6,11 +6,13 @@ With n_c pixels of class c, p_c its share, and weights scaled to a mean of 1 ove
     normalized_inverse   (1 / n_c) / sum_c(1 / n_c)
     median_frequency     median(p) / p_c                  Eigen and Fergus 2015, https://arxiv.org/abs/1411.4734
     enet_log             1 / ln(1.02 + p_c)               Paszke et al. 2016, https://arxiv.org/abs/1606.02147
+    mild_log             1 / ln(1.1 + p_c)                enet_log with a larger offset
     effective_number     (1 - beta) / (1 - beta^n_c)      Cui et al. 2019, https://arxiv.org/abs/1901.05555
     sqrt_inverse         1 / sqrt(p_c)
 
 `inverse` and `normalized_inverse` differ by a factor only, which the mean of 1 takes out again: two names that the
-literature has for one weighting.
+literature has for one weighting. `mild_log` lifts a class of 0.5 % about three times over one of 30 %, where `enet_log`
+lifts it ten times: enough to be found, without paying for it in false positives.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from segwright.errors import RecipeError, nearest
 Shares = Float[np.ndarray, " K"]
 
 _ENET_OFFSET = 1.02
+_MILD_OFFSET = 1.1
 _PIXELS_A_UNIT = 1e4
 """Neighbouring pixels say the same: effective numbers count units of this many, with beta = 1 - 1 / (units in all)."""
 
@@ -41,6 +44,7 @@ CLASS_WEIGHTS: dict[str, Callable[[Shares], Shares]] = {
     "normalized_inverse": lambda counts: (1 / counts) / (1 / counts).sum(),
     "median_frequency": lambda counts: np.median(counts) / counts,
     "enet_log": lambda counts: 1 / np.log(_ENET_OFFSET + counts / counts.sum()),
+    "mild_log": lambda counts: 1 / np.log(_MILD_OFFSET + counts / counts.sum()),
     "effective_number": _effective_number,
     "sqrt_inverse": lambda counts: np.sqrt(counts.sum() / counts),
 }
