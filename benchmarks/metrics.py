@@ -50,8 +50,11 @@ def main() -> None:
         "counts": counts,
         "bootstraps": bootstraps,
         "machine": {
-            "processor": platform.processor() or platform.machine(), "threads": options.threads,
-            "torch": torch.__version__, "torchmetrics": torchmetrics.__version__, "numpy": np.__version__,
+            "processor": platform.processor() or platform.machine(),
+            "threads": options.threads,
+            "torch": torch.__version__,
+            "torchmetrics": torchmetrics.__version__,
+            "numpy": np.__version__,
         },
         "passed": all(row["equal"] and row["speedup"] >= WANTED_SPEEDUP for row in counts)
         and all(row["seconds"] < WANTED_BOOTSTRAP_SECONDS for row in bootstraps),
@@ -80,7 +83,10 @@ def count(num_classes: int, images: int, height: int, width: int, *, repeats: in
     peer.update(pred, masks)
     ours = confusion_per_image(pred, masks, num_classes=num_classes)
     return {
-        "num_classes": num_classes, "images": images, "height": height, "width": width,
+        "num_classes": num_classes,
+        "images": images,
+        "height": height,
+        "width": width,
         "equal": bool(torch.equal(peer.compute(), ours.sum(0))),
         **{f"{name}_seconds": value for name, value in seconds.items()},
         "pixels_per_second": masks.numel() / seconds["segwright"],
@@ -111,7 +117,9 @@ def resample(*, images: int, num_classes: int, repeats: int, everything: bool) -
     if everything:
         runs = {"all": lambda: score_intervals(confusion, classes)}
     return {
-        "images": images, "num_classes": num_classes, "resamples": RESAMPLES,
+        "images": images,
+        "num_classes": num_classes,
+        "resamples": RESAMPLES,
         "what": "all scores, each class" if everything else "any statistic of the matrices",
         "seconds": min(best_seconds(runs, repeats=repeats).values()),
     }

@@ -1,6 +1,6 @@
 """Training speed against the script that people write: the same network, size and batch, alternating in one run.
 
-    python benchmarks/train.py --data photos/ --size 64 128 --out benchmarks/results/train.json
+    python benchmarks/train.py --data photos/ --size 320 320 --classes 12 --out benchmarks/results/train.json
 
 Three contestants, each in a process of its own, in turn:
 
@@ -8,8 +8,8 @@ Three contestants, each in a process of its own, in turn:
     by-hand  the same with bfloat16 autocast and channels-last switched on
     ours     pack, augmentation, Lightning and all else that `segwright train` does in a step
 
-`outside` is the share of our step that is not the network: 1 - (time of forward, loss, backward and optimiser on a fixed
-batch) / (time of a whole step).
+`outside` is the share of our step that is not the network: 1 - (time of forward, loss, backward and optimiser on a
+fixed batch) / (time of a whole step).
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     """Run the contestants in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with images/ and masks/")
+    parser.add_argument("--data", type=Path, help="a folder with images/ and masks/; none: generated terrain")
     parser.add_argument("--size", type=int, nargs=2, default=(320, 320), metavar=("ROWS", "COLUMNS"))
     parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("--workers", type=int, default=2)
@@ -195,12 +195,15 @@ def main() -> None:
         return
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
     with tempfile.TemporaryDirectory() as cache:
+        if args.data is None:
+            args.data = Path(cache) / "terrain"
+            subprocess.run([sys.executable, "-m", "segwright.data.synthetic", args.data, "--images", "120"], check=True)
         quiet = {"PYTHONWARNINGS": "ignore", "NO_ALBUMENTATIONS_UPDATE": "1"}
         environment = {**os.environ, **quiet, "SEGWRIGHT_CACHE": cache}
         for _ in range(args.rounds):
             for name in CONTESTANTS:
                 done = subprocess.run(
-                    [sys.executable, __file__, *sys.argv[1:], "--only", name],
+                    [sys.executable, __file__, *sys.argv[1:], "--data", str(args.data), "--only", name],
                     env=environment, check=True, capture_output=True, text=True,
                 )  # fmt: skip
                 rounds[name].append(json.loads(done.stdout.splitlines()[-1]))

@@ -1,8 +1,8 @@
 """Files: images, masks, arrays, JSON and YAML; read safely, written atomically.
 
 Everything is written under a temporary name in the same folder, synced and renamed, and the folder is synced: a killed
-run or a power cut leaves either the old file or the new one. Nothing read here can run code: arrays without pickle, YAML
-by the safe loader.
+run or a power cut leaves either the old file or the new one. Nothing read here can run code: arrays without pickle,
+YAML by the safe loader.
 """
 
 from __future__ import annotations

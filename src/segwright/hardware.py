@@ -77,8 +77,9 @@ def autocast(precision: Precision, *, device: torch.device) -> AbstractContextMa
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory instead of returning it to the system after every tensor.
 
-    glibc maps each block above 32 MiB afresh, so that a CPU training touches gigabytes of new pages a step; without that,
-    40 % more images a second were seen. Does nothing where the C library has no `mallopt`; calling it twice is harmless.
+    glibc maps each block above 32 MiB afresh, so that a CPU training touches gigabytes of new pages a step; without
+    that, 40 % more images a second were seen. Does nothing where the C library has no `mallopt`; calling it twice is
+    harmless.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:

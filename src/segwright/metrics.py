@@ -31,17 +31,19 @@ from segwright.types import IGNORE_INDEX, ClassSet
 
 Definition = Literal["declared", "all_classes", "ignore_in_score", "leave_out_of_mean", "keras-mars"]
 
-DEFINITIONS: Mapping[Definition, str] = MappingProxyType({
-    "declared": "The rules that the data card and the recipe declare: pixels whose truth is a class of ignore_in_score "
-    "are dropped, and the mean runs over the remaining classes that are not left out of it.",
-    "all_classes": "Every labelled pixel counts and the mean runs over every class.",
-    "ignore_in_score": "Pixels whose truth is one of the set-apart classes are dropped, and these classes leave the "
-    "mean.",
-    "leave_out_of_mean": "The set-apart classes leave the mean only; their pixels are still false positives of other "
-    "classes.",
-    "keras-mars": "Pixels whose truth is a class of ignore_in_score are dropped; the mean then runs over every class "
-    "that occurs in truth or prediction, so a single pixel predicted as a dropped class adds a class with IoU 0.",
-})
+DEFINITIONS: Mapping[Definition, str] = MappingProxyType(
+    {
+        "declared": "The rules that the data card and the recipe declare: pixels whose truth is a class of "
+        "ignore_in_score are dropped, and the mean runs over the remaining classes that are not left out of it.",
+        "all_classes": "Every labelled pixel counts and the mean runs over every class.",
+        "ignore_in_score": "Pixels whose truth is one of the set-apart classes are dropped, and these classes leave "
+        "the mean.",
+        "leave_out_of_mean": "The set-apart classes leave the mean only; their pixels are still false positives of "
+        "other classes.",
+        "keras-mars": "Pixels whose truth is a class of ignore_in_score are dropped; the mean then runs over every "
+        "class that occurs in truth or prediction, so one pixel predicted as a dropped class adds a class with IoU 0.",
+    }
+)
 """What a mean runs over. The set-apart classes are those of `ignore_in_score` and of `leave_out_of_mean` together."""
 
 _EXACT_IN_FLOAT32 = 1 << 24
@@ -138,9 +140,7 @@ def score(confusion: Int[np.ndarray, "... K K"], classes: ClassSet, definition: 
     return score_counts(class_counts(confusion, classes, definition), classes, definition)
 
 
-def score_counts(
-    counts: Num[np.ndarray, "... 3 K"], classes: ClassSet, definition: Definition = "declared"
-) -> Scores:
+def score_counts(counts: Num[np.ndarray, "... 3 K"], classes: ClassSet, definition: Definition = "declared") -> Scores:
     """Scores from what `class_counts` gave; sums of images are as good as one image."""
     right, true, predicted = (counts[..., row, :] for row in range(3))
     union = true + predicted - right
@@ -233,7 +233,10 @@ def boundary_counts(
 def _contours(label: np.ndarray) -> np.ndarray:
     edge = np.zeros(label.shape, dtype=bool)
     for here, there in (
-        (np.s_[:-1], np.s_[1:]), (np.s_[1:], np.s_[:-1]), (np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:, 1:], np.s_[:, :-1]),
+        (np.s_[:-1], np.s_[1:]),
+        (np.s_[1:], np.s_[:-1]),
+        (np.s_[:, :-1], np.s_[:, 1:]),
+        (np.s_[:, 1:], np.s_[:, :-1]),
     ):
         edge[here] |= (label[here] != label[there]) & (label[there] != IGNORE_INDEX)
     return edge

@@ -34,15 +34,35 @@ VOID = (148, 156, 168)
 _MOST_CELLS_WITH_TEXT = 32
 
 _PAGE_COLORS = {
-    "#010101": "--ink", "#020202": "--muted", "#030303": "--grid", "#040404": "--surface",
-    "#050505": "--series-1", "#060606": "--series-2", "#070707": "--on-series",
+    "#010101": "--ink",
+    "#020202": "--muted",
+    "#030303": "--grid",
+    "#040404": "--surface",
+    "#050505": "--series-1",
+    "#060606": "--series-2",
+    "#070707": "--on-series",
 }
 _INK, _MUTED, _GRID, _SURFACE, _FIRST, _SECOND, _ON_SERIES = _PAGE_COLORS
 _STYLE: Any = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 10, "text.color": _INK, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.edgecolor": _GRID,
-    "axes.labelcolor": _MUTED, "axes.grid": True, "axes.axisbelow": True, "grid.color": _GRID, "grid.linewidth": 0.7,
-    "xtick.color": _MUTED, "ytick.color": _MUTED, "xtick.major.size": 0, "ytick.major.size": 0, "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10,
+    "text.color": _INK,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _MUTED,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
 }
 
@@ -70,7 +90,9 @@ def colored(mask: Integer[np.ndarray, "H W"], palette: UInt8[np.ndarray, "K 3"])
 
 
 def overlay(
-    image: Shaped[np.ndarray, "C H W"], mask: Integer[np.ndarray, "H W"], palette: UInt8[np.ndarray, "K 3"],
+    image: Shaped[np.ndarray, "C H W"],
+    mask: Integer[np.ndarray, "H W"],
+    palette: UInt8[np.ndarray, "K 3"],
     alpha: float = 0.5,
 ) -> Picture:
     """The image with the mask's colours laid over it; void shows the image alone."""
@@ -107,7 +129,10 @@ def _encoded(picture: np.ndarray, *, format: Literal["PNG", "WEBP"], quality: in
 
 
 def curves(
-    rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], *, y_label: str,
+    rows: Sequence[Mapping[str, Any]],
+    series: Mapping[str, str],
+    *,
+    y_label: str,
     best: Literal["max", "min"] | None = None,
 ) -> str:
     """Lines over the epochs; at most two series, as SVG.
@@ -142,8 +167,13 @@ def _mark_best(axes: Any, x: Sequence[float], y: Sequence[float], *, best: Liter
     axes.plot([x[at]], [y[at]], marker="o", markersize=7, color=_FIRST, markeredgecolor=_SURFACE, markeredgewidth=1.5)
     left = x[at] > (x[0] + x[-1]) / 2
     axes.annotate(
-        f"{y[at]:.3f} at {x[at]:g}", (x[at], y[at]), xytext=(-9 if left else 9, -14 if best == "max" else 8),
-        textcoords="offset points", ha="right" if left else "left", fontsize=9.5, color=_INK,
+        f"{y[at]:.3f} at {x[at]:g}",
+        (x[at], y[at]),
+        xytext=(-9 if left else 9, -14 if best == "max" else 8),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        fontsize=9.5,
+        color=_INK,
     )
 
 
@@ -161,8 +191,14 @@ def histogram(values: Num[np.ndarray, " N"], *, x_label: str, bins: int = 20) ->
             axes.axvline(middle, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
             left = middle > 0.5
             axes.annotate(
-                f"median {middle:.3f}", (middle, 1.0), xycoords=("data", "axes fraction"), fontsize=9.5,
-                xytext=(-6 if left else 6, 3), textcoords="offset points", ha="right" if left else "left", color=_INK,
+                f"median {middle:.3f}",
+                (middle, 1.0),
+                xycoords=("data", "axes fraction"),
+                fontsize=9.5,
+                xytext=(-6 if left else 6, 3),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                color=_INK,
             )
         axes.set_xlim(0, 1)
         axes.set_xlabel(x_label)
@@ -183,12 +219,24 @@ def confusion_matrix(confusion: Num[np.ndarray, "K K"], names: Sequence[str]) ->
         axes = figure.add_subplot()
         for row, column in np.argwhere(shares >= 0.0005):
             share = float(shares[row, column])
-            axes.add_patch(Rectangle(
-                (column - 0.48, row - 0.48), 0.96, 0.96, linewidth=0, facecolor=_FIRST, alpha=0.06 + 0.94 * share,
-            ))
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.48, row - 0.48),
+                    0.96,
+                    0.96,
+                    linewidth=0,
+                    facecolor=_FIRST,
+                    alpha=0.06 + 0.94 * share,
+                )
+            )
             if classes <= _MOST_CELLS_WITH_TEXT and share >= 0.005:
                 axes.text(
-                    column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=9,
+                    column,
+                    row,
+                    f"{100 * share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=9,
                     color=_ON_SERIES if share > 0.55 else _INK,
                 )
         axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal", ylabel="truth")
@@ -230,13 +278,13 @@ def _svg(figure: Figure, label: str) -> str:
         figure.set_canvas(FigureCanvasSVG(figure))
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
-    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text[text.index("<svg"):], flags=re.DOTALL)
+    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = text.replace("xlink:href", "href")
     text = re.sub(r" font-family: [^;\"]*;", "", text)
     text = re.sub(r"style=\"[^\"]*\"", lambda style: _COLOR.sub(_variable, style[0]), text)
     box = re.search(r"viewBox=\"([^\"]*)\"", text)
     assert box is not None, "matplotlib wrote an SVG without a viewBox"
-    return f"<svg viewBox=\"{box[1]}\" role=\"img\" aria-label=\"{escape(label)}\">" + text[text.index(">") + 1:]
+    return f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(label)}">' + text[text.index(">") + 1 :]
 
 
 _COLOR = re.compile("|".join(_PAGE_COLORS))

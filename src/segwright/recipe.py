@@ -41,7 +41,7 @@ class SplitRecipe(Part):
     test: Fraction = 0.0
     folds: int = Field(5, ge=2)
     fold: int = Field(0, ge=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class DataRecipe(Part):
@@ -121,7 +121,14 @@ class ModelRecipe(Part):
 
 
 ClassWeighting = Literal[
-    "none", "inverse", "normalized_inverse", "median_frequency", "enet_log", "mild_log", "effective_number", "sqrt_inverse"
+    "none",
+    "inverse",
+    "normalized_inverse",
+    "median_frequency",
+    "enet_log",
+    "mild_log",
+    "effective_number",
+    "sqrt_inverse",
 ]
 
 
@@ -160,7 +167,7 @@ class TrainingRecipe(Part):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay a step of the averaged weights; 0: off")
     early_stopping: Count | None = Field(None, description="epochs without a better validation mIoU")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     compile: Literal["auto", "on", "off"] = "auto"
     tensorboard: bool = False
 

@@ -3,8 +3,8 @@
     N images   C channels   K classes   H, W rows and columns in pixels   L tokens   D embedding width
 
 An `image` is (C, H, W), `images` (N, C, H, W); uint8 as a rule, uint16 and float32 bands are kept as they are. A `mask`
-is (H, W), `masks` (N, H, W), with labels 0..K-1 or `IGNORE_INDEX`. `logits` and `probs` are (N, K, H, W) floats, `pred` is
-(N, H, W). `confusion[i, j]` counts the pixels of true class i that were predicted as j.
+is (H, W), `masks` (N, H, W), with labels 0..K-1 or `IGNORE_INDEX`. `logits` and `probs` are (N, K, H, W) floats,
+`pred` is (N, H, W). `confusion[i, j]` counts the pixels of true class i that were predicted as j.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ def test_rarer_classes_never_weigh_less_and_the_mean_is_one(name: str) -> None:
 
 def test_known_ratios() -> None:
     assert class_weights("inverse", counts=COUNTS)[2] / class_weights("inverse", counts=COUNTS)[0] == pytest.approx(14)
-    assert class_weights("sqrt_inverse", counts=COUNTS)[2] / class_weights("sqrt_inverse", counts=COUNTS)[0] == pytest.approx(14**0.5)
+    assert class_weights("sqrt_inverse", counts=COUNTS)[2] / class_weights("sqrt_inverse", counts=COUNTS)[
+        0
+    ] == pytest.approx(14**0.5)
     enet = class_weights("enet_log", counts=COUNTS)
     assert enet[2] / enet[0] == pytest.approx(np.log(1.02 + 0.7) / np.log(1.02 + 0.05))
     assert class_weights("normalized_inverse", counts=COUNTS) == pytest.approx(class_weights("inverse", counts=COUNTS))

@@ -70,9 +70,7 @@ def test_weights_and_smoothing_are_those_of_torch(smoothing: float) -> None:
     loss = build_loss("ce", num_classes=3, class_weights=weights, label_smoothing=smoothing)
     value, gradient = value_and_gradient(loss, logits, masks)
     logits.requires_grad_()
-    wanted = F.cross_entropy(
-        logits, masks, weight=torch.tensor(weights), ignore_index=VOID, label_smoothing=smoothing
-    )
+    wanted = F.cross_entropy(logits, masks, weight=torch.tensor(weights), ignore_index=VOID, label_smoothing=smoothing)
     assert value.item() == pytest.approx(wanted.item(), rel=1e-5)
     torch.testing.assert_close(gradient, torch.autograd.grad(wanted, logits)[0])
 

@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_weights(photos: Folder, tiny: Tiny, tmp_pa
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     """Thrown into a run."""
 
 
@@ -55,12 +55,13 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_weights(
 
     def cut(self: object, trainer: object, *_: object) -> None:
         if trainer.current_epoch == 2:  # type: ignore[attr-defined]
-            raise Stop
+            raise StoppedError
 
     monkeypatch.setattr("segwright.training.recorder.RESUME_EVERY_SECONDS", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(Stop):
+    with monkeypatch.context() as patch:
         patch.setattr(callbacks.NanWatch, "on_train_batch_start", cut)
-        train(recipe, run=tmp_path / "cut", progress=False)
+        with pytest.raises(StoppedError):
+            train(recipe, run=tmp_path / "cut", progress=False)
     assert len(rows_of(tmp_path / "cut")) == 2
     run = train(recipe, run=tmp_path / "cut", resume=True, progress=False)
     assert [row["epoch"] for row in rows_of(run)] == [1, 2, 3, 4]
@@ -114,6 +115,16 @@ def test_a_loss_that_is_no_number_stops_the_run(photos: Folder, tiny: Tiny, tmp_
     recipe = tiny(photos(), optimizer={"lr": 1e30, "gradient_clip": None}, schedule={"name": "constant", "warmup": 0.0})
     with pytest.raises(TrainingError, match=r"no longer a number.*flight"):
         train(recipe, run=tmp_path / "run", progress=False)
+
+
+def test_tensorboard_gets_the_same_numbers(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(tiny(photos(), training={"tensorboard": True}), run=tmp_path / "run", progress=False)
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    written = [event.value for event in events.Scalars("val_miou")]
+    assert written == pytest.approx([float(str(row["val_miou"])) for row in rows_of(run)])
 
 
 def test_early_stopping_ends_a_run_that_no_longer_gains(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:

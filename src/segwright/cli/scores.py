@@ -21,7 +21,10 @@ def show(file: Path) -> None:
     ]  # fmt: skip
     show_table(title, ["class", "IoU", "interval", "Dice", "pixels", "images"], rows, right=_RIGHT)
     declared = summary["definitions"]["declared"]
-    say(f"mIoU {_number(declared['miou'])} ({_range(declared['miou'])}): {declared['sentence']}")
+    ruled = summary["classes"]["ignore_in_score"] or summary["classes"]["leave_out_of_mean"]
+    plain = f"the mean over {len(declared['in_mean'])} classes of TP / (TP + FP + FN), summed over all images"
+    sentence = declared["sentence"] if ruled else plain
+    say(f"mIoU {_number(declared['miou'])} ({_range(declared['miou'])}): {sentence}")
     for label, score in (
         ("pixel accuracy", declared["pixel_accuracy"]),
         ("mean pixel accuracy", declared["mean_pixel_accuracy"]),
@@ -29,6 +32,9 @@ def show(file: Path) -> None:
         ("boundary F1", summary["boundary_f1"]),
     ):
         say(f"{label} {_number(score)} ({_range(score)})")
+    for name, other in summary["definitions"].items() if ruled else ():
+        if other["in_mean"] != declared["in_mean"] or name == "keras-mars":
+            say(f"mIoU under '{name}' {_number(other['miou'])} ({_range(other['miou'])}): {other['sentence']}")
     if declared["absent"]:
         say(f"Absent from truth and prediction, so not in the mean: {', '.join(declared['absent'])}")
     say("")

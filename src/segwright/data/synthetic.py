@@ -1,8 +1,8 @@
 """Terrain that never was: pictures of sky, soil, sand, rock and a rare boulder, each with its exact mask.
 
-They serve the demo and the tests: free of licences, generated in milliseconds, and hard enough to be worth learning, since the classes
-overlap in colour and differ in texture. Noise is drawn in octaves (Perlin, An Image Synthesizer, SIGGRAPH 1985,
-https://doi.org/10.1145/325165.325247): one array of chance for each scale, enlarged and summed.
+They serve the demo and the tests: free of licences, generated in milliseconds, and hard enough to be worth learning,
+since the classes overlap in colour and differ in texture. Noise is drawn in octaves (Perlin, An Image Synthesizer,
+SIGGRAPH 1985, https://doi.org/10.1145/325165.325247): one array of chance for each scale, enlarged and summed.
 
     python -m segwright.data.synthetic OUT --images 120
 """
@@ -133,7 +133,8 @@ def _paint(rng: np.random.Generator, mask: MaskArray, height: np.ndarray) -> np.
         ..., None
     ]
     image = image * rng.uniform(0.82, 1.15) + rng.normal(0, 3.0, size=image.shape)
-    return cv2.GaussianBlur(np.clip(image, 0, 255), (0, 0), 0.5).round().astype(np.uint8)
+    soft = cv2.GaussianBlur(np.clip(image, 0, 255), (0, 0), 0.5)
+    return np.asarray(soft.round(), dtype=np.uint8)
 
 
 def _shadow(mask: MaskArray, sun: float) -> np.ndarray:

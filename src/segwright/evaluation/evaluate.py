@@ -181,9 +181,9 @@ def _contours(pred: Tensor, masks: Tensor, *, classes: ClassSet) -> np.ndarray:
         truth = np.where(np.isin(truth, classes.ignore_in_score), np.uint8(IGNORE_INDEX), truth)
     tolerance = boundary_tolerance_px(*truth.shape[1:])
     pairs = zip(guess, truth, strict=True)
-    return np.stack([
-        boundary_counts(one, other, num_classes=classes.num_classes, tolerance_px=tolerance) for one, other in pairs
-    ])
+    return np.stack(
+        [boundary_counts(one, other, num_classes=classes.num_classes, tolerance_px=tolerance) for one, other in pairs]
+    )
 
 
 def _offer(keeper: ExampleKeeper, pack: Pack, batch: Batch, *, pred: Tensor, scores: np.ndarray) -> None:
@@ -195,10 +195,16 @@ def _offer(keeper: ExampleKeeper, pack: Pack, batch: Batch, *, pred: Tensor, sco
 
 def _write(result: Evaluation, folder: Path, *, classes: ClassSet, examples: Sequence[Example]) -> None:
     true, pred = prevalent(result.confusion, classes)
-    write_arrays(folder / f"{result.split}.npz", {
-        "ids": np.array(result.ids), "confusion": result.confusion, "boundary": result.boundary,
-        "prevalent_true": true, "prevalent_pred": pred,
-    })
+    write_arrays(
+        folder / f"{result.split}.npz",
+        {
+            "ids": np.array(result.ids),
+            "confusion": result.confusion,
+            "boundary": result.boundary,
+            "prevalent_true": true,
+            "prevalent_pred": pred,
+        },
+    )
     arrays: dict[str, np.ndarray] = {
         "ids": np.array([example.id for example in examples], dtype=np.str_),
         "scores": np.array([example.score for example in examples]),
@@ -216,8 +222,13 @@ def _class_table(result: Evaluation) -> str:
     names = ("iou", "dice", "accuracy", "boundary_f1")
     heads = [head for name in names for head in (name, f"{name}_low", f"{name}_high")]
     rows = [
-        [row["name"], row["in_mean"], *(row[name][key] for name in names for key in ("estimate", "low", "high")),
-         row["true_pixels"], row["images"]]
+        [
+            row["name"],
+            row["in_mean"],
+            *(row[name][key] for name in names for key in ("estimate", "low", "high")),
+            row["true_pixels"],
+            row["images"],
+        ]
         for row in result.summary["per_class"]
     ]
     return _csv([["class", "in_mean", *heads, "true_pixels", "images"], *rows])

@@ -156,9 +156,7 @@ def score_intervals(
     return {name: of(name) for name in SCORE_NAMES}
 
 
-SCORE_NAMES = tuple(
-    name for name in Scores.__dataclass_fields__ if name not in ("definition", "in_mean", "absent")
-)
+SCORE_NAMES = tuple(name for name in Scores.__dataclass_fields__ if name not in ("definition", "in_mean", "absent"))
 
 
 def paired_difference(

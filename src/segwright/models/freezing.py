@@ -1,8 +1,8 @@
 """Parts of an encoder that do not learn: no gradients, and norms that keep the statistics they were trained with.
 
-With few images a pretrained encoder's first layers (edges, textures) need no training, and at full resolution they are the
-dearest to train: below the first frozen depth no gradient is computed and no activation is kept (Yosinski et al. 2014,
-'How transferable are features', https://arxiv.org/abs/1411.1792).
+With few images a pretrained encoder's first layers (edges, textures) need no training, and at full resolution they
+are the dearest to train: below the first frozen depth no gradient is computed and no activation is kept (Yosinski et
+al. 2014, 'How transferable are features', https://arxiv.org/abs/1411.1792).
 """
 
 from __future__ import annotations

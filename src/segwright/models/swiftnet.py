@@ -3,8 +3,8 @@
 Orsic et al. 2019, 'In Defense of Pre-trained ImageNet Architectures for Real-time Semantic Segmentation of Road-driving
 Images', https://arxiv.org/abs/1903.08469. Pooled context at the coarsest feature, then at each level: upsample, add the
 projected encoder feature, blend by one 3x3 convolution. Ours differs in two points: convolution, norm, activation in
-this order (theirs is norm first), and `finest_stride` 2 adds one narrow level, because thin things (poles, wires, cracks)
-vanish at the paper's stride 4.
+this order (theirs is norm first), and `finest_stride` 2 adds one narrow level, because thin things (poles, wires,
+cracks) vanish at the paper's stride 4.
 """
 
 from __future__ import annotations

@@ -62,10 +62,17 @@ def render(contents: RunContents) -> str:
     """The page as a text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("segwright.reporting", "templates"),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": number, "interval": interval, "percent": percent, "duration": duration, "css": css_color,
+        "number": number,
+        "interval": interval,
+        "percent": percent,
+        "duration": duration,
+        "css": css_color,
     }
     return environment.get_template("run.html.j2").render(
         run=contents,
@@ -102,7 +109,7 @@ def _training(contents: RunContents) -> dict[str, Any] | None:
     scored = [row for row in rows if isinstance(row.get("val_miou"), (int, float))]
     return {
         "charts": [Markup(chart) for chart in charts],  # noqa: S704  # matplotlib escapes the texts
-        "epochs": len(rows),
+        "epochs": rows[-1].get("epoch", len(rows)),
         "seconds": rows[-1].get("seconds"),
         "images_per_second": float(np.median(speeds)) if speeds else None,
         "best": max(scored, key=lambda row: float(row["val_miou"])) if scored else None,
@@ -155,7 +162,10 @@ def _panel(shown: Shown, classes: ClassSet) -> dict[str, Any]:
     }
     height, width = shown.mask.shape
     return {
-        "id": shown.id, "score": shown.score, "width": width, "height": height,
+        "id": shown.id,
+        "score": shown.score,
+        "width": width,
+        "height": height,
         "views": {name: _data_uri(view) for name, view in views.items()},
     }
 

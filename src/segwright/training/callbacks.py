@@ -81,7 +81,7 @@ class BudgetCallback(pl.Callback):
 
 
 class ChanceCallback(pl.Callback):
-    """Keeps the place in the stream of batches and the random state, so that a resumed run sees what it would have seen.
+    """Keeps the place in the stream of batches and the random state: a resumed run sees what it would have seen.
 
     Lightning itself brings loaders back only in the middle of an epoch.
     """

@@ -114,7 +114,7 @@ class SegmentationModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """By the norm of all gradients. Lightning's own way refuses fused optimisers, though these gradients are unscaled."""
+        """By the norm of all gradients; Lightning refuses that with fused optimisers, though nothing is scaled here."""
         if gradient_clip_val is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 

@@ -91,6 +91,9 @@ class Recorder(pl.Callback):
             stream.write(json.dumps(row, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
         self._say(_line(row, better=better))
         if self._patience is not None and row["epoch"] - self._best_epoch >= self._patience:
             self._say(f"no better validation mIoU for {self._patience} epochs: stopping early")

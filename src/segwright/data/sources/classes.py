@@ -1,9 +1,9 @@
 """Names and colours of classes: read from the small files that lie beside data sets, or a fixed set.
 
 Read are `classes.txt`, `class_names.txt`, `labels.txt` (a name a line), `classes.json` (names, or names with values or
-colours), `class_dict.csv` (name, r, g, b), `label_colors.txt` (r g b name, as in CamVid) and `labelmap.txt` (name:r,g,b, as
-written by CVAT). The fixed colours are those of Okabe and Ito, then Paul Tol's muted set, which colour-blind readers can tell apart
-(https://jfly.uni-koeln.de/color/, https://sronpersonalpages.nl/~pault/).
+colours), `class_dict.csv` (name, r, g, b), `label_colors.txt` (r g b name, as in CamVid) and `labelmap.txt`
+(name:r,g,b, as written by CVAT). The fixed colours are those of Okabe and Ito, then Paul Tol's muted set, which
+colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/, https://sronpersonalpages.nl/~pault/).
 """
 
 from __future__ import annotations

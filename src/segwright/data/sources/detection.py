@@ -78,7 +78,9 @@ def glance(path: Path, *, file: str) -> Glance:
         return Glance(file, "flat", True, values)
     colors = np.zeros((256, 3), dtype=np.int64)
     colors.reshape(-1)[: len(table)] = table
-    return Glance(file, "palette", False, values, tuple(int(code_of((r, g, b))) for r, g, b in colors[list(values)]))
+    return Glance(
+        file, "palette", False, values, tuple(int(code_of((r, g, b))) for r, g, b in colors[list(values)].tolist())
+    )
 
 
 def _distinct(values: np.ndarray) -> tuple[int, ...]:
@@ -246,8 +248,8 @@ def _remapped(
         )
     if len(labels) > MOST_CLASSES_FOUND or (survey.jpeg and num_classes is None):
         raise MaskError(
-            f"masks hold {len(labels)} different values ({listed(labels)}), which looks anti-aliased, JPEG-compressed or "
-            "like numbered objects",
+            f"masks hold {len(labels)} different values ({listed(labels)}), which looks anti-aliased, JPEG-compressed "
+            "or like numbered objects",
             mend="save masks as PNG with one value a class, or give the mask value of each class",
             file=survey.holders[labels[-1]],
         )

@@ -6,8 +6,8 @@ A mask's stored values become labels 0..K-1, or 255 where no class is meant. Kin
     values   class k has the value `values[k]`                (0 and 255, spread grays, labels from 1, Cityscapes ids)
     rgb      class k has the colour `values[k]`, as 0xRRGGBB  (RGB pictures, and palettes that differ from file to file)
 
-In colour-coded masks a void value above 255 is a void colour, 0xRRGGBB, and 0 is black; 255, the usual void value, voids
-no colour.
+In colour-coded masks a void value above 255 is a void colour, 0xRRGGBB, and 0 is black; 255, the usual void value,
+voids no colour.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The Pascal VOC layout: JPEGImages/, SegmentationClass/ and lists of ids in ImageSets/Segmentation/.
 
-Everingham et al., The Pascal Visual Object Classes Challenge, http://host.robots.ox.ac.uk/pascal/VOC/. The 21 classes and
-the palette are those of VOC 2012; label 255 is the border between objects and counts nowhere. Exports of CVAT bring their
-classes in `labelmap.txt`, which goes first.
+Everingham et al., The Pascal Visual Object Classes Challenge, http://host.robots.ox.ac.uk/pascal/VOC/. The 21 classes
+and the palette are those of VOC 2012; label 255 is the border between objects and counts nowhere. Exports of CVAT
+bring their classes in `labelmap.txt`, which goes first.
 """
 
 from __future__ import annotations
