@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -127,6 +128,23 @@ def test_many_bands_and_deep_colours(tmp_path: Path, rng: np.random.Generator) -
     plain = rng.integers(0, 255, (11, 13, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "plain.tif", plain, photometric="rgb")
     assert np.array_equal(read_image(tmp_path / "plain.tif"), plain.transpose(2, 0, 1))
+
+
+def test_sixteen_bit_colours_keep_all_bits(tmp_path: Path, rng: np.random.Generator) -> None:
+    for channels in (3, 4):
+        deep = rng.integers(0, 65535, (9, 11, channels), dtype=np.uint16)
+        cv2.imwrite(str(tmp_path / "deep.png"), deep)
+        order = [2, 1, 0, 3][:channels]
+        assert np.array_equal(read_image(tmp_path / "deep.png"), deep.transpose(2, 0, 1)[order])
+
+
+def test_compressed_bands_and_a_fourth_band_are_kept(tmp_path: Path, rng: np.random.Generator) -> None:
+    bands = rng.integers(0, 65535, (6, 11, 13), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "lzw.tif", bands, photometric="minisblack", compression="lzw")
+    assert np.array_equal(read_image(tmp_path / "lzw.tif"), bands)
+    infrared = rng.integers(0, 255, (11, 13, 4), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "nir.tif", infrared, photometric="rgb", extrasamples=["unspecified"])
+    assert np.array_equal(read_image(tmp_path / "nir.tif"), infrared.transpose(2, 0, 1))
 
 
 def test_palette_masks_keep_their_indices(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 import yaml
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -39,9 +40,10 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the folder cannot be written to or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    name = ""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
@@ -54,7 +56,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             f"cannot be written ({error.strerror or error})", mend="free some space or choose another folder", file=path
         ) from error
     finally:
-        if os.path.exists(name):
+        if name and os.path.exists(name):
             os.unlink(name)
 
 
@@ -175,6 +177,8 @@ def read_image(path: Path) -> ImageArray:
         bands = _read_many_bands(path)
         if bands is not None:
             return bands
+    if path.suffix.lower() == ".png" and _is_deep_png(path):
+        return _read_deep_png(path)
     with open_picture(path) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode in _HIGH_DEPTH:
@@ -243,7 +247,9 @@ def _read_many_bands(path: Path) -> ImageArray | None:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.series[0]
-            plain = page.dtype == np.uint8 and (page.ndim == 2 or page.shape[-1] in (3, 4))
+            first = tiff.pages.first
+            colours = first.photometric.name == "RGB" and page.shape[-1] == 3
+            plain = page.dtype == np.uint8 and (page.ndim == 2 or colours or first.photometric.name == "PALETTE")
             if plain or page.ndim not in (2, 3) or page.dtype not in (np.uint8, np.uint16, np.float32):
                 return None
             if math.prod(page.shape) > MAX_IMAGE_PIXELS * 4:
@@ -251,11 +257,32 @@ def _read_many_bands(path: Path) -> ImageArray | None:
             array = page.asarray()
     except SegwrightError:
         raise
-    except Exception:  # noqa: BLE001  # tifffile raises many kinds on damaged files; Pillow then words the fault
-        return None
+    except Exception as error:  # tifffile raises many kinds on damaged files
+        # Pillow would quietly give eight bits and three bands of what it can read of such a file.
+        raise DataError(f"cannot be decoded ({error})", mend="copy it again, or save it as PNG", file=path) from error
     if array.ndim == 2:
         return array[None]
     return np.ascontiguousarray(array if array.shape[0] < array.shape[-1] else array.transpose(2, 0, 1))
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Whether a PNG holds 16-bit colours, of which Pillow keeps eight bits: bytes 24 and 25 of its header."""
+    try:
+        with path.open("rb") as stream:
+            header = stream.read(26)
+    except OSError:
+        return False
+    return header[:8] == b"\x89PNG\r\n\x1a\n" and header[24:25] == b"\x10" and header[25:26] in b"\x02\x04\x06"
+
+
+def _read_deep_png(path: Path) -> ImageArray:
+    with open_picture(path):
+        pass  # size and wholeness are checked there
+    array = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None:
+        raise DataError("cannot be decoded", mend="save it again as PNG", file=path)
+    order = [2, 1, 0, 3][: array.shape[2]]
+    return np.ascontiguousarray(array.transpose(2, 0, 1)[order])
 
 
 def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
@@ -280,14 +307,15 @@ def digest(path: Path) -> str:
 
 
 def confined(root: Path, relative: str) -> Path:
-    """`root / relative`, refused where that would leave `root`.
+    """`root / relative` without any `..`, refused where that would leave `root`, by its words or by a link.
 
     Raises:
         DataError: the path is absolute or climbs out of its folder.
     """
-    target = (root / relative).resolve()
-    if not target.is_relative_to(root.resolve()):
+    plain = Path(os.path.normpath(relative))
+    leaves = plain.is_absolute() or plain.parts[:1] == (os.pardir,)
+    if leaves or not (root / plain).resolve().is_relative_to(root.resolve()):
         raise DataError(
             f"path '{relative}' leaves its folder", mend="use paths below the file that names them", file=root
         )
-    return root / relative
+    return root / plain

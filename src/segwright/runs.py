@@ -7,7 +7,9 @@ images of each side; with both, any later verb finds the same images again.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,9 @@ def recipe_for(
             "drop": [],
             "split": Recipe().as_dict()["data"]["split"],
         }
+    if start_from is not None and file is None and (start_from / "data.yaml").is_file():
+        card = read_card(start_from / "data.yaml")
+        tree["classes"] |= {"names": card.classes, "colors": card.colors}
     minutes, epochs = budget
     if minutes is not None or epochs is not None:
         tree["training"] |= {"minutes": minutes, "epochs": epochs}
@@ -132,7 +137,7 @@ def _with_absolute_paths(tree: dict[str, Any], *, file: Path | None) -> dict[str
         if value is not None and (key == "file" or value.endswith((".npy", ".npz", ".json"))):
             data["split"][key] = str(_absolute(value, file=file))
     weights = tree["model"]["weights"]
-    if weights not in ("none", "auto", "imagenet"):
+    if weights.endswith((".safetensors", ".pth", ".pt", ".bin", ".ckpt")) or os.sep in weights:
         tree["model"]["weights"] = str(_absolute(weights, file=file))
     return tree
 
@@ -143,7 +148,22 @@ def _absolute(text: str, *, file: Path | None) -> Path:
     return (path if path.exists() else existing(beside)).resolve()
 
 
-def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> tuple[Pack, list[int]]:
+@dataclass(frozen=True)
+class Images:
+    """Labelled images that a run is scored on.
+
+    Attributes:
+        pack: at native size.
+        indices: positions in the pack.
+        groups: of each image of the pack; None where no group is known. An image without one is its own.
+    """
+
+    pack: Pack
+    indices: list[int]
+    groups: list[str] | None
+
+
+def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> Images:
     """The images of one side of a run's split.
 
     Raises:
@@ -152,7 +172,6 @@ def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> tuple
     """
     asked = recipe.classes
     assert recipe.data.path is not None  # a run's recipe is resolved
-    # As training opened them, so that it is the same pack.
     source = open_source(
         Path(recipe.data.path),
         format=recipe.data.format,
@@ -161,22 +180,20 @@ def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> tuple
         mask_values=asked.mask_values,
         void_values=asked.void_values,
     )
-    pack = open_pack(
-        source, working_size_px=recipe.data.working_size_px, resident=recipe.data.resident, progress=progress
-    )
+    pack = open_pack(source, resident=recipe.data.resident, progress=progress)
     split = read_split(run / "split.json", pack.ids)
     indices = [i for i, name in enumerate(pack.ids) if split.get(name) == side]
     if not indices:
         there = ", ".join(sorted(set(split.values())))
         raise RunError(f"this run has no images in '{side}'", mend=f"there are: {there}", file=run)
-    return pack, indices
+    return Images(pack, indices, _groups(pack, indices, recipe.data.split.groups or source.groups))
 
 
-def other_images(recipe: Recipe, run: Path, data: Path, *, split: str | None, progress: bool) -> tuple[Pack, list[int]]:
+def other_images(run: Path, data: Path, *, split: str | None, progress: bool) -> Images:
     """The labelled images of other data, or of the side that it names itself; masks are read as the run's own were.
 
     Raises:
-        DataError: the data cannot be read, or has no such images.
+        DataError: the data cannot be read, has no such images, or names other classes.
         MaskError: a mask holds a value that the run knows no class for.
     """
     card = read_card(run / "data.yaml")
@@ -187,18 +204,20 @@ def other_images(recipe: Recipe, run: Path, data: Path, *, split: str | None, pr
         mask_values=card.mask_values,
         void_values=card.void_values,
     )
-    pack = open_pack(source, working_size_px=recipe.data.working_size_px, progress=progress)
+    source.require_classes(card.classes)
+    pack = open_pack(source, progress=progress)
     indices = [i for i in range(len(pack.ids)) if pack.has_mask[i] and split in (None, pack.given_split[i])]
     if not indices:
         which = f"labelled images in '{split}'" if split else "labelled images"
         raise DataError(f"holds no {which}", mend="give images with masks", file=data)
-    return pack, indices
+    return Images(pack, indices, _groups(pack, indices, source.groups))
 
 
-def groups_of(recipe: Recipe, pack: Pack) -> tuple[str | None, ...]:
-    """The group of each image of a run's own data, as its recipe finds them."""
-    spec = recipe.data.split.groups
-    return pack.groups if spec is None else tuple(find_groups(pack.ids, spec))
+def _groups(pack: Pack, indices: list[int], spec: str | None) -> list[str] | None:
+    found = pack.groups if spec is None else find_groups(pack.ids, spec)
+    if all(found[i] is None for i in indices):
+        return None
+    return [f"image {name}" if group is None else group for name, group in zip(pack.ids, found, strict=True)]
 
 
 def name_of_scores(data: Path, *, split: str | None) -> str:

@@ -102,22 +102,19 @@ def evaluate(
     bundle = load_bundle(folder)
     if data is None:
         side = split or "val"
-        pack, indices = runs.own_images(recipe, folder, side=side, progress=progress)
-        groups = runs.groups_of(recipe, pack)
+        images = runs.own_images(recipe, folder, side=side, progress=progress)
     else:
         side = runs.name_of_scores(Path(data), split=split)
-        pack, indices = runs.other_images(recipe, folder, Path(data), split=split, progress=progress)
-        groups = pack.groups
-    grouped = all(groups[i] is not None for i in indices)
+        images = runs.other_images(folder, Path(data), split=split, progress=progress)
     return evaluate_bundle(
         bundle,
-        pack,
-        indices,
+        images.pack,
+        images.indices,
         split_name=side,
         out=folder,
         device=device,
         batch_size=batch_size,
-        groups=groups if grouped else None,
+        groups=images.groups,
         progress=progress,
     )
 

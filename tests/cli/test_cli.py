@@ -211,3 +211,62 @@ def test_help_waits_for_nothing(words: list[str]) -> None:
 def test_import_is_light() -> None:
     code = "import sys, segwright; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'typer')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def masks_as(folder: Path, other: Path, *, table: dict[int, int], names: list[str] | None = None) -> None:
+    """A copy of a side of the photos whose masks hold other values."""
+    for part in ("images", "masks"):
+        (other / part).mkdir(parents=True)
+    for path in sorted((folder / "images").iterdir()):
+        Image.open(path).save(other / "images" / path.name)
+        mask = np.array(Image.open(folder / "masks" / path.name))
+        Image.fromarray(np.vectorize(table.get, otypes=[np.uint8])(mask)).save(other / "masks" / path.name)
+    if names is not None:
+        (other / "classes.txt").write_text("\n".join(names))
+
+
+def test_other_data_with_other_classes_is_not_scored_as_ours(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = {k: k for k in range(256)}
+    names = (home / "photos" / "classes.txt").read_text().split()
+    masks_as(home / "photos" / "val", tmp_path / "turned", table=same, names=names[::-1])
+    masks_as(home / "photos" / "val", tmp_path / "equal", table=same, names=names)
+    assert call(home, "evaluate", "runs/first", "--data", str(tmp_path / "equal")) == 0
+    assert call(home, "evaluate", "runs/first", "--data", str(tmp_path / "turned")) == 2
+    assert "its classes are" in capsys.readouterr().err
+
+
+def test_two_classes_as_0_and_1_or_as_0_and_255_are_the_same(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks_as(home / "photos" / "train", tmp_path / "small", table={k: int(k > 1) for k in range(256)})
+    masks_as(home / "photos" / "train", tmp_path / "large", table={k: 255 * int(k > 1) for k in range(256)})
+    assert call(tmp_path, "train", "small", "--name", "two", "--epochs", "1", *SMALL) == 0
+    assert call(tmp_path, "evaluate", "runs/two", "--data", "small") == 0
+    assert call(tmp_path, "evaluate", "runs/two", "--data", "large") == 0
+    scores = [json.loads((tmp_path / f"runs/two/scores/{name}.json").read_text()) for name in ("small", "large")]
+    assert scores[0]["confusion"] == scores[1]["confusion"]
+
+
+def test_one_class_alone_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masks_as(home / "photos" / "train", tmp_path / "crack", table={k: 255 * int(k > 1) for k in range(256)})
+    assert call(tmp_path, "train", "crack", "--classes", "crack", "--epochs", "1", *SMALL) == 2
+    assert "background" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_fine_tuning_keeps_the_class_names(home: Path, tmp_path: Path) -> None:
+    masks_as(home / "photos" / "val", tmp_path / "new", table={k: k for k in range(256)})
+    assert call(tmp_path, "train", "new", "--from", str(home / "runs/first"), "--name", "more", "--epochs", "1") == 0
+    bundles = [
+        json.loads((run / "bundle/bundle.json").read_text()) for run in (home / "runs/first", tmp_path / "runs/more")
+    ]
+    assert bundles[0]["classes"]["names"] == bundles[1]["classes"]["names"]
+
+
+def test_scores_stand_at_native_size_whatever_the_working_size(home: Path, tmp_path: Path) -> None:
+    words = ["train", str(home / "photos"), "--name", "small", "--epochs", "1", "-o", "data.working_size_px=24", *SMALL]
+    assert call(tmp_path, *words) == 0
+    with np.load(tmp_path / "runs/small/scores/val.npz") as scores:
+        assert scores["confusion"].sum() == len(scores["ids"]) * 32 * 48

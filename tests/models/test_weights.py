@@ -156,7 +156,7 @@ def test_named_weights_bring_their_normalization(monkeypatch: pytest.MonkeyPatch
         return encoder
 
     real = encoders.get_encoder
-    monkeypatch.setattr(encoders, "get_encoder", from_hub)
+    monkeypatch.setattr("segmentation_models_pytorch.decoders.fpn.model.get_encoder", from_hub)
     settings = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "input_range": [0, 1]}
     monkeypatch.setattr(encoders, "get_preprocessing_params", lambda name, pretrained: settings)
     model = model_of()

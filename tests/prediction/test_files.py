@@ -186,3 +186,17 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path, photos: Path, predic
     Image.new("RGB", (8, 8)).save(photos / "two.png")
     with pytest.raises((OutputError, DataError), match="two"):
         predict_files(predictor, photos, out=tmp_path / "masks")
+
+
+def test_overlays_may_come_and_go(tmp_path: Path, photos: Path, predictor: Predictor) -> None:
+    for overlays in (True, False, True):
+        assert predict_files(predictor, photos, out=tmp_path / "masks", overlays=overlays).images == 4
+
+
+def test_masks_beside_the_images_are_not_looked_at(tmp_path: Path, photos: Path, predictor: Predictor) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / "half" / part).mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.open(photos / "one.png").save(tmp_path / "half" / "images" / f"{name}.png")
+    (tmp_path / "half" / "masks" / "a.png").write_bytes(b"damaged")
+    assert predict_files(predictor, tmp_path / "half", out=tmp_path / "masks").images == 2

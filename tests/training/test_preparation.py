@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -80,3 +81,13 @@ def test_rules_that_contradict_one_another_are_refused(photos: Folder, tiny: Tin
         prepare(tiny(root, classes={**names, "ignore_in_loss": ["brigth"]}), progress=False)
     rules = {**names, "ignore_in_loss": ["dark"], "never_predict": ["dark"], "ignore_in_score": ["dark"]}
     assert prepare(tiny(root, classes=rules), progress=False).classes.scored == (1,)
+
+
+def test_a_group_on_two_sides_of_a_split_file_is_refused(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    root = photos(6)
+    names = [f"flight{i // 3}_{i:02d}" for i in range(6)]
+    (tmp_path / "split.json").write_text(json.dumps({"train": names[:4], "val": names[4:]}))
+    split = {"file": str(tmp_path / "split.json")}
+    prepare(tiny(root, data={"split": split}), progress=False)
+    with pytest.raises(SplitError, match="same group stands on two sides"):
+        prepare(tiny(root, data={"split": {**split, "groups": r"(flight\d+)_"}}), progress=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from segwright.bundle import load_bundle
 from segwright.errors import RecipeError, RunError, TrainingError, WeightsError
 from segwright.recipe import Recipe, read_recipe
 from segwright.training import callbacks
+from segwright.training.lock import locked
 from segwright.training.run import train
 
 Tiny = Callable[..., Recipe]
@@ -133,3 +135,45 @@ def test_early_stopping_ends_a_run_that_no_longer_gains(photos: Folder, tiny: Ti
     scores = [float(str(row["val_miou"])) for row in rows]
     assert len(rows) < 30
     assert scores.index(max(scores)) == len(rows) - 4
+
+
+def test_two_processes_do_not_write_one_run(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(photos())
+    run = train(recipe, run=tmp_path / "run", progress=False)
+    with locked(run), pytest.raises(RunError, match="another process"):
+        train(recipe, run=run, resume=True, progress=False)
+
+
+def test_ctrl_c_ends_a_run_as_python_does_and_it_can_be_resumed(
+    photos: Folder, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny(photos(), epochs=4)
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(self: object, trainer: object, *_: object) -> None:
+        if trainer.current_epoch == 1:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.NanWatch, "on_train_batch_start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, run=tmp_path / "run", progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(rows_of(train(recipe, run=tmp_path / "run", resume=True, progress=False))) == 4
+
+
+def test_a_run_killed_before_its_first_save_starts_again(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(photos())
+    run = train(recipe, run=tmp_path / "run", progress=False)
+    whole = torch.load(run / "resume.ckpt", weights_only=True)["state_dict"]
+    (run / "resume.ckpt").unlink()
+    train(recipe, run=run, resume=True, progress=False)
+    again = torch.load(run / "resume.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+    assert len(rows_of(run)) == 2
+
+
+def test_a_wrong_loss_leaves_no_run_behind(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="dice"):
+        train(tiny(photos(), loss={"formula": "dcie"}), run=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

@@ -64,6 +64,11 @@ class TrainLoader:
         # Threads of OpenCV would fight with those of torch for the cores; one call is too short to share.
         cv2.setNumThreads(0)
 
+    @property
+    def keeps_images_on_device(self) -> bool:
+        """Whether the images lie on the GPU and are augmented there."""
+        return self._stack is not None
+
     def __len__(self) -> int:
         """Steps an epoch: about one draw an image."""
         return max(1, round(len(self._indices) / self._batch_size))
@@ -193,7 +198,7 @@ def _delivered(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @final
 class EvalLoader:
-    """Every image once, at its own size, unchanged; images of one size share batches.
+    """Every image once, at its own size, unchanged; images of one size share batches. `count` is their number.
 
     Args:
         pack: the images.
@@ -212,6 +217,7 @@ class EvalLoader:
     ) -> None:
         self._pack, self._device = pack, torch.device(device)
         self._batches = _equal_batches(pack, np.asarray(indices, dtype=np.int64), batch_size=batch_size)
+        self.count = len(indices)
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
 from segwright.bundle import Bundle
 from segwright.data.loader import EvalLoader
@@ -30,7 +30,7 @@ from segwright.files import write_arrays, write_json, write_text
 from segwright.hardware import Precision, autocast, choose_device, choose_precision
 from segwright.metrics import boundary_counts, boundary_tolerance_px, confusion_per_image, score
 from segwright.models import SegmentationModel
-from segwright.prediction.predictor import fit
+from segwright.prediction.predictor import fit, scale_down
 from segwright.types import IGNORE_INDEX, Batch, ClassSet, Masks
 
 
@@ -91,7 +91,12 @@ def evaluate(
     if not labelled:
         raise DataError(f"none of the {len(indices)} images of '{split_name}' has a mask", mend="give labelled images")
     where = choose_device(device)
-    network = _Network(bundle.model.to(where).eval(), where, choose_precision("auto", device=where))
+    network = _Network(
+        bundle.model.to(where).eval(),
+        where,
+        choose_precision("auto", device=where),
+        longer_side_px=(bundle.info.get("input") or {}).get("working_size_px"),
+    )
     started = time.perf_counter()
     keeper = ExampleKeeper()
     order: list[int] = []
@@ -129,22 +134,27 @@ class _Network:
     model: SegmentationModel
     device: torch.device
     precision: Precision
+    longer_side_px: int | None = None
     seconds: float = 0.0
 
     def predict(self, batch: Batch) -> Masks:
         """The labels (N, H, W) of a batch, at the batch's size."""
         started = time.perf_counter()
-        pred = self._labels(_fitted(batch.images, self.model).to(self.device, memory_format=torch.channels_last))
+        images = _fitted(batch.images, self.model, longer_side_px=self.longer_side_px)
+        size = (batch.images.shape[2], batch.images.shape[3])
+        pred = self._labels(images.to(self.device, memory_format=torch.channels_last), size=size)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - started
         return pred
 
     @torch.inference_mode()
-    def _labels(self, images: Tensor) -> Tensor:
+    def _labels(self, images: Tensor, *, size: tuple[int, int]) -> Tensor:
         try:
             with autocast(self.precision, device=self.device):
                 logits: Tensor = self.model(images)
+            if logits.shape[2:] != size:
+                logits = nn.functional.interpolate(logits.float(), size=size, mode="bilinear")
             return logits.argmax(1)
         except torch.OutOfMemoryError:
             if len(images) == 1:
@@ -153,15 +163,19 @@ class _Network:
                     mend="set data.working_size_px, or evaluate with --device cpu",
                 ) from None
         middle = len(images) // 2
-        return torch.cat([self._labels(images[:middle]), self._labels(images[middle:])])
+        return torch.cat([self._labels(images[:middle], size=size), self._labels(images[middle:], size=size)])
 
 
-def _fitted(images: Tensor, model: SegmentationModel) -> Tensor:
-    """Other data may be gray where the model takes colours, or 16-bit; nothing is done where it fits."""
+def _fitted(images: Tensor, model: SegmentationModel, *, longer_side_px: int | None) -> Tensor:
+    """As the model was trained: other data may be gray, 16-bit or larger; nothing is done where it fits."""
+
+    def adapted(image: np.ndarray) -> np.ndarray:
+        return scale_down(fit(image, model.spec), longer_side_px=longer_side_px)
+
     first = images[0].cpu().numpy()
-    if fit(first, model.spec) is first:
+    if adapted(first) is first:
         return images
-    return torch.from_numpy(np.stack([fit(image, model.spec) for image in images.cpu().numpy()]))
+    return torch.from_numpy(np.stack([adapted(image) for image in images.cpu().numpy()]))
 
 
 def _with_bar(loader: EvalLoader, *, total: int, label: str, show: bool) -> Iterator[Batch]:

@@ -115,7 +115,7 @@ def _per_class(
     return [
         {
             "name": name,
-            "in_mean": k in scored,
+            "in_mean": k in scored and bool(true[k] + predicted[k] > 0),
             **{
                 head: (_UNKNOWN if k in classes.ignore_in_score else values[k]).as_dict()
                 for head, values in columns.items()

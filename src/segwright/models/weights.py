@@ -28,8 +28,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from segwright.errors import WeightsError, nearest
-from segwright.models.library import TIMM, build_encoder
-from segwright.models.segmenter import SegmentationModel
+from segwright.models.library import LIBRARY, TIMM, build_encoder, build_network
+from segwright.models.segmenter import ModelSpec, SegmentationModel
 
 ENOUGH = 0.9
 """Share of the encoder's tensors that a file must hold."""
@@ -226,7 +226,7 @@ def _from_library(model: SegmentationModel, encoder: nn.Module, weights: str, *,
     name = str(spec.encoder)
     try:
         with _hub(offline=True):
-            loaded = build_encoder(spec, encoder_weights=weights)
+            loaded = _own_encoder(spec, weights)
             settings = smp.encoders.get_preprocessing_params(name, pretrained=weights)
     except Exception as error:
         # The hub, timm and torch raise kinds of their own for a file that is not in the cache.
@@ -249,6 +249,13 @@ def _from_library(model: SegmentationModel, encoder: nn.Module, weights: str, *,
     )
 
 
+def _own_encoder(spec: ModelSpec, weights: str) -> nn.Module:
+    """The encoder as the model has it: an architecture of the library may prune or wrap it."""
+    if spec.name not in LIBRARY:
+        return build_encoder(spec, encoder_weights=weights)
+    return build_network(spec, encoder_weights=weights)[0].get_submodule("encoder")
+
+
 _WITHOUT_NETWORK = (
     "give a file as model.weights, set it to none, or run once with a network and without SEGWRIGHT_OFFLINE"
 )
@@ -258,7 +265,7 @@ def _download(model: SegmentationModel, weights: str) -> tuple[nn.Module, dict[s
     name = str(model.spec.encoder)
     try:
         with _hub(offline=False):
-            encoder = build_encoder(model.spec, encoder_weights=weights)
+            encoder = _own_encoder(model.spec, weights)
             return encoder, smp.encoders.get_preprocessing_params(name, pretrained=weights)
     except Exception as error:
         first_line = (str(error) or type(error).__name__).splitlines()[0]

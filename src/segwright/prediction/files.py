@@ -76,7 +76,7 @@ def predict_files(predictor: Predictor, source: Path, *, out: Path, overlays: bo
         OutputError: writing would touch the source folder or a file that segwright did not write.
     """
     started = time.perf_counter()
-    opened = open_source(source)
+    opened = open_source(source, masks=False)
     samples = opened.samples
     if not samples:
         raise DataError("holds no images", mend="give a picture, a folder of pictures or an npz", file=source)

@@ -45,8 +45,12 @@ class PredictionTable:
         self._path = path
         self._part = _part(path)
         self._images: set[str] = set()
+        self._before: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> PredictionTable:
+        if self._path.is_file():
+            rows = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+            self._before = {row["image"]: row["written"] for row in rows}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self._part.open("a+", encoding="utf-8")
@@ -58,7 +62,9 @@ class PredictionTable:
         return self
 
     def add(self, row: dict[str, Any], *, written: Mapping[Path, str]) -> None:
-        names = {path.relative_to(self._path.parent).as_posix(): value for path, value in written.items()}
+        # What an earlier run wrote beside it (an overlay, a mask of an image that is damaged now) stays known as ours.
+        names = dict(self._before.get(row["image"], {}))
+        names |= {path.relative_to(self._path.parent).as_posix(): value for path, value in written.items()}
         self._stream.write(json.dumps({**row, "written": names}, ensure_ascii=False) + "\n")
         self._stream.flush()
         self._images.add(row["image"])

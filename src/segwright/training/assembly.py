@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from segwright.bundle import load_bundle
 from segwright.data.loader import EvalLoader, TrainLoader
+from segwright.data.prefetch import PrefetchLoader
 from segwright.errors import WeightsError
 from segwright.losses import build_loss
 from segwright.models import (
@@ -75,11 +79,15 @@ def start_of(recipe: Recipe, images: Prepared, *, start_from: Path | None, resum
     model = build_model(_spec(asked, images, mean=mean, std=std))
     report, note = None, "as it was left"
     if start_from is not None:
-        fresh = load_matching(model, load_bundle(start_from).model)
+        given = load_bundle(start_from)
+        if given.classes.num_classes == images.classes.num_classes:
+            images.source.require_classes(given.classes.names)
+        fresh = load_matching(model, given.model)
         note = f"weights of {start_from}" + (f", but fresh {', '.join(fresh)}" if fresh else "")
     elif not resumed:
         report, note = _load_weights(model, asked)
-    if report is not None and report.mean is not None and report.std is not None:
+    # The weights' own normalisation is of 8-bit pictures; other ranges are measured.
+    if report is not None and report.mean is not None and report.std is not None and images.pack.dtype == np.uint8:
         mean, std = preflight.normalization(asked, of_weights=(report.mean, report.std), pack=train)
         model.set_normalization(mean=mean, std=std)
     loaded = resumed or start_from is not None or report is not None
@@ -122,7 +130,9 @@ def _load_weights(model: SegmentationModel, asked: ModelRecipe) -> tuple[Weights
     return report, f"{report.matched} tensors from {report.source}"
 
 
-def loaders_of(recipe: Recipe, images: Prepared, *, device: torch.device) -> tuple[TrainLoader, EvalLoader]:
+def loaders_of(
+    recipe: Recipe, images: Prepared, *, device: torch.device
+) -> tuple[TrainLoader | PrefetchLoader, EvalLoader]:
     """Batches to train on, and the validation images."""
     pack, rows = images.pack, images.indices("train")
     assert recipe.augment.crop_px is not None, "settled before"
@@ -136,7 +146,12 @@ def loaders_of(recipe: Recipe, images: Prepared, *, device: torch.device) -> tup
         seed=recipe.training.seed,
         device=device,
     )
-    return loader, EvalLoader(pack, images.indices("val"), batch_size=recipe.training.batch_size, device=device)
+    # A GPU must not wait for the CPU to augment; a CPU has no core to spare for working ahead.
+    ahead = device.type != "cpu" and not loader.keeps_images_on_device
+    labelled = images.indices("val")
+    labelled = labelled[pack.has_mask[labelled]]
+    validation = EvalLoader(pack, labelled, batch_size=recipe.training.batch_size, device=device)
+    return PrefetchLoader(loader) if ahead else loader, validation
 
 
 def module_of(recipe: Recipe, images: Prepared, model: SegmentationModel, *, budget: Budget) -> SegmentationModule:
@@ -166,4 +181,7 @@ def module_of(recipe: Recipe, images: Prepared, model: SegmentationModel, *, bud
 
 def _compiles(recipe: Recipe) -> bool:
     """Compiled models are faster on a GPU; on a CPU the convolutions lose more than the rest gains."""
-    return {"on": True, "off": False, "auto": torch.cuda.is_available()}[recipe.training.compile]
+    if recipe.training.compile != "auto":
+        return recipe.training.compile == "on"
+    new_enough = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 7
+    return new_enough and find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from segwright.data.loader import TrainLoader
+from segwright.data.prefetch import PrefetchLoader
 from segwright.errors import TrainingError
 from segwright.training.module import SegmentationModule
 from segwright.types import Batch
@@ -86,7 +87,7 @@ class ChanceCallback(pl.Callback):
     Lightning itself brings loaders back only in the middle of an epoch.
     """
 
-    def __init__(self, loader: TrainLoader) -> None:
+    def __init__(self, loader: TrainLoader | PrefetchLoader) -> None:
         self._loader = loader
         self._saved: dict[str, Any] | None = None
 
@@ -115,7 +116,7 @@ class NanWatch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        looks = trainer.global_step % NAN_WATCH_STEPS == 0 or trainer.is_last_batch
+        looks = trainer.global_step % NAN_WATCH_STEPS == 0 or trainer.is_last_batch or trainer.should_stop
         if not looks or torch.isfinite(ours(pl_module).train_loss):
             return
         names = ", ".join(self._ids[int(i)] for i in batch.index[:8])

@@ -105,9 +105,10 @@ def measured_normalization(pack: Pack) -> tuple[tuple[float, ...], tuple[float, 
         squares += np.square(values).sum(axis=1)
         pixels += values.shape[1]
     mean = total / pixels
+    variance = squares / pixels - np.square(mean)
     # A channel that never changes must not be divided by zero.
-    std = np.sqrt(np.maximum(squares / pixels - np.square(mean), 1e-6))
-    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+    std = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 0)), 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def check_frozen(recipe: ModelRecipe, *, loaded: bool, model: SegmentationModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +69,11 @@ def prepare(recipe: Recipe, *, split_file: Path | None = None, progress: bool = 
     )
     dropped = _dropped(recipe.data, source, pack)
     split = _divide(recipe, source, pack, dropped=dropped) if split_file is None else read_split(split_file, pack.ids)
-    _refuse_leaks(pack, split)
+    if source.classes.num_classes < 2:
+        mend = "name background too, or give classes.mask_values"
+        raise RecipeError("there is one class only, so nothing to tell apart", mend=mend, file=source.root)
+    spec = recipe.data.split.groups or source.groups
+    _refuse_leaks(pack, split, groups=pack.groups if spec is None else find_groups(pack.ids, spec))
     return Prepared(source, pack, _with_rules(source.classes, asked), split, dropped)
 
 
@@ -152,7 +157,7 @@ def _groups(spec: str | None, pack: Pack) -> list[str | None]:
     return groups
 
 
-def _refuse_leaks(pack: Pack, split: dict[str, SplitName]) -> None:
+def _refuse_leaks(pack: Pack, split: dict[str, SplitName], *, groups: Sequence[str | None]) -> None:
     """Nothing to score, no training image, one group or one picture on two sides: all end here."""
     sides = {side: [i for i, name in enumerate(pack.ids) if split.get(name) == side] for side in SPLIT_NAMES}
     for side in ("train", "val"):
@@ -162,7 +167,7 @@ def _refuse_leaks(pack: Pack, split: dict[str, SplitName]) -> None:
         if side == "train" and len(labelled) < len(sides[side]):
             name = next(pack.ids[i] for i in sides[side] if not pack.has_mask[i])
             raise SplitError(f"image '{name}' is to be trained on but has no mask", mend="label it or leave it out")
-    for what, key in (("group", pack.groups), ("picture", pack.image_digest)):
+    for what, key in (("group", groups), ("picture", pack.image_digest)):
         found: dict[str, dict[SplitName, str]] = defaultdict(dict)
         for side, members in sides.items():
             for i in members:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -112,8 +113,8 @@ class Recorder(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "seconds": round(module.budget.spent_seconds, 3),
-            "train_loss": float(module.train_loss) / steps,
-            "val_loss": float(module.val_loss) / self._validation_images,
+            "train_loss": _number(module.train_loss / steps),
+            "val_loss": _number(module.val_loss / self._validation_images),
             "val_miou": _number(scores.miou),
             "val_iou": [_number(value) for value in scores.iou],
             "lr": trainer.optimizers[0].param_groups[-1]["lr"],
@@ -125,16 +126,19 @@ class Recorder(pl.Callback):
 
 
 def _number(value: Any) -> float | None:
+    """None for what JSON cannot say."""
     number = float(value)
-    return number if number == number else None
+    return number if math.isfinite(number) else None
 
 
 def _line(row: dict[str, Any], *, better: bool) -> str:
-    miou = "   -  " if row["val_miou"] is None else f"{row['val_miou']:.4f}"
+    train_loss, val_loss, miou = (
+        "   -  " if row[name] is None else f"{row[name]:.4f}" for name in ("train_loss", "val_loss", "val_miou")
+    )
     parts = (
         f"epoch {row['epoch']:4d}",
-        f"loss {row['train_loss']:.4f}",
-        f"val loss {row['val_loss']:.4f}",
+        f"loss {train_loss}",
+        f"val loss {val_loss}",
         f"val mIoU {miou}{' *' if better else '  '}",
         f"{row['images_per_second']:6.1f} images/s",
         f"{row['seconds'] / 60:5.1f} min",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
+import signal
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,19 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from segwright.bundle import save_bundle
+from segwright.bundle import load_bundle, save_bundle
 from segwright.data.card import write_card
+from segwright.data.loader import EvalLoader, TrainLoader
+from segwright.data.prefetch import PrefetchLoader
 from segwright.data.splits import write_split
-from segwright.errors import MissingExtraError, RunError, TrainingError
+from segwright.errors import MissingExtraError, OutputError, RunError, TrainingError
 from segwright.files import read_json, write_json
 from segwright.hardware import choose_device, choose_precision, describe, keep_freed_memory
 from segwright.recipe import DEFAULT_EPOCHS, Recipe, budget_text, read_recipe, write_recipe
 from segwright.training.assembly import Start, loaders_of, module_of, start_of, with_architecture
 from segwright.training.budget import Budget
 from segwright.training.callbacks import BudgetCallback, ChanceCallback, NanWatch, ProgressBar
+from segwright.training.lock import locked
 from segwright.training.module import SegmentationModule
 from segwright.training.preparation import Prepared, prepare
 from segwright.training.recorder import Recorder, RunLog, trim_metrics
@@ -52,70 +57,107 @@ def train(
         SegwrightError: whatever cannot be trained as asked, before anything is written where that can be told.
     """
     keep_freed_memory()
-    recipe = read_recipe(_run_file(run, "recipe.yaml")) if resume else with_architecture(recipe, start_from)
     if not resume and run.exists():
         raise RunError("this run exists already", mend="choose another --name, or go on with --resume", file=run)
-    # A run that was killed before its first save has nothing to go on from, and starts again.
-    state = run / "resume.ckpt" if resume and (run / "resume.ckpt").is_file() else None
-    pl.seed_everything(recipe.training.seed, verbose=False)
-    images = prepare(recipe, split_file=_run_file(run, "split.json") if resume else None, progress=progress)
-    if resume:
-        facts = _facts_of_same_images(run, images)
-        start_from = None if facts["start_from"] is None else Path(facts["start_from"])
-    device = choose_device()
-    precision = choose_precision(recipe.training.precision, device=device)
-    start = start_of(recipe, images, start_from=None if state else start_from, resumed=state is not None)
-    recipe = start.recipe
-    if not resume:
-        _write_beginnings(run, start, images, device=device, start_from=start_from)
+    with ExitStack() as stack:
+        if resume:
+            recipe = read_recipe(_run_file(run, "recipe.yaml"))
+            stack.enter_context(locked(run))
+        else:
+            recipe = with_architecture(recipe, start_from)
+        # A run that was killed before its first save has nothing to go on from, and starts again.
+        state = run / "resume.ckpt" if resume and (run / "resume.ckpt").is_file() else None
+        pl.seed_everything(recipe.training.seed, verbose=False)
+        images = prepare(recipe, split_file=_run_file(run, "split.json") if resume else None, progress=progress)
+        if resume:
+            facts = _facts_of_same_images(run, images)
+            start_from = None if facts["start_from"] is None else Path(facts["start_from"])
+        device = choose_device()
+        precision = choose_precision(recipe.training.precision, device=device)
+        start = start_of(recipe, images, start_from=None if state else start_from, resumed=state is not None)
+        recipe = start.recipe
+        loader, validation = loaders_of(recipe, images, device=device)
+        budget = _budget(recipe, steps_an_epoch=len(loader))
+        module = module_of(recipe, images, start.model, budget=budget)
+        if not resume:
+            _write_beginnings(run, start, images, device=device, start_from=start_from)
+            stack.enter_context(locked(run))
 
-    loader, validation = loaders_of(recipe, images, device=device)
-    steps = None if recipe.training.minutes else (recipe.training.epochs or DEFAULT_EPOCHS) * len(loader)
-    budget = Budget(steps=steps, seconds=None if recipe.training.minutes is None else recipe.training.minutes * 60)
-    module = module_of(recipe, images, start.model, budget=budget)
-    console = Console(stderr=True, quiet=not progress)
-    say = RunLog(run / "log.txt", console=console)
-    for line in _opening(start, images, where=f"{device.type}, {precision}"):
-        say(line)
-    recorder = Recorder(
-        run,
-        classes=images.classes,
-        batch_size=recipe.training.batch_size,
-        validation_images=len(images.indices("val")),
-        patience=recipe.training.early_stopping,
-        save_best=_saver(run, module, images, recipe),
-        say=say,
-    )
-    if resume:
-        saved = {"global_step": 0} if state is None else torch.load(state, map_location="cpu", weights_only=True)
-        trim_metrics(run / "metrics.jsonl", step=int(saved["global_step"]))
-    trainer = pl.Trainer(
-        accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
-        devices=1,
-        precision=_LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]  # a literal of theirs
-        max_epochs=_MORE_EPOCHS_THAN_ANY_CLOCK if steps is None else recipe.training.epochs or DEFAULT_EPOCHS,
-        gradient_clip_val=recipe.optimizer.gradient_clip,
-        callbacks=[BudgetCallback(), ChanceCallback(loader), NanWatch(images.pack.ids), recorder, ProgressBar(console)],
-        logger=_tensorboard(run) if recipe.training.tensorboard else False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-    started = time.monotonic()
-    # Lightning keeps the mode that it finds. It warns of parts in evaluation mode: the average and frozen layers are.
+        console = Console(stderr=True, quiet=not progress)
+        say = RunLog(run / "log.txt", console=console)
+        for line in _opening(start, images, where=f"{device.type}, {precision}"):
+            say(line)
+        recorder = Recorder(
+            run,
+            classes=images.classes,
+            batch_size=recipe.training.batch_size,
+            validation_images=validation.count,
+            patience=recipe.training.early_stopping,
+            save_best=_saver(run, module, images, recipe),
+            say=say,
+        )
+        if resume:
+            saved = {"global_step": 0} if state is None else torch.load(state, map_location="cpu", weights_only=True)
+            trim_metrics(run / "metrics.jsonl", step=int(saved["global_step"]))
+        around = [BudgetCallback(), ChanceCallback(loader), NanWatch(images.pack.ids), recorder, ProgressBar(console)]
+        trainer = pl.Trainer(
+            accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
+            devices=1,
+            precision=_LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]  # a literal of theirs
+            max_epochs=_MORE_EPOCHS_THAN_ANY_CLOCK if budget.steps is None else budget.steps // len(loader),
+            gradient_clip_val=recipe.optimizer.gradient_clip,
+            callbacks=around,
+            logger=_tensorboard(run) if recipe.training.tensorboard else False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        _fit(trainer, module, loader, validation, state=state)
+        if not (run / "bundle").exists():
+            raise TrainingError("no validation gave a score", mend="give the run a larger budget", file=run)
+        say(f"done in {budget.spent_seconds / 60:.1f} minutes; the best model is in {run / 'bundle'}")
+    return run
+
+
+def _budget(recipe: Recipe, *, steps_an_epoch: int) -> Budget:
+    asked = recipe.training
+    if asked.minutes is not None:
+        return Budget(steps=None, seconds=asked.minutes * 60)
+    return Budget(steps=(asked.epochs or DEFAULT_EPOCHS) * steps_an_epoch, seconds=None)
+
+
+def _fit(
+    trainer: pl.Trainer,
+    module: SegmentationModule,
+    loader: TrainLoader | PrefetchLoader,
+    validation: EvalLoader,
+    *,
+    state: Path | None,
+) -> None:
+    """Lightning's loop, with Ctrl-C as Python has it.
+
+    Lightning keeps the mode that it finds, and warns of parts in evaluation mode: the average and frozen layers are. On
+    Ctrl-C it turns the signal off and leaves the program.
+    """
     module.train()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
-        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
-        trainer.fit(module, loader, validation, ckpt_path=state, weights_only=True)
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+            trainer.fit(module, loader, validation, ckpt_path=state, weights_only=True)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if not (run / "bundle").exists():
-        raise TrainingError("no validation gave a score", mend="give the run a larger budget", file=run)
-    say(f"done in {(time.monotonic() - started) / 60:.1f} minutes; the best model is in {run / 'bundle'}")
-    return run
 
 
 def _run_file(run: Path, name: str) -> Path:
@@ -135,7 +177,12 @@ def _facts_of_same_images(run: Path, images: Prepared) -> dict[str, Any]:
 def _write_beginnings(
     run: Path, start: Start, images: Prepared, *, device: torch.device, start_from: Path | None
 ) -> None:
-    run.mkdir(parents=True)
+    try:
+        run.mkdir(parents=True)
+    except FileExistsError:
+        raise RunError("this run exists already", mend="choose another --name", file=run) from None
+    except OSError as error:
+        raise OutputError(f"cannot be made ({error.strerror})", mend="choose another --out", file=run) from None
     write_recipe(run / "recipe.yaml", start.recipe)
     write_split(run / "split.json", images.split)
     write_card(run / "data.yaml", {**images.source.as_card(), "dropped": {**images.source.dropped, **images.dropped}})
@@ -160,6 +207,7 @@ def _opening(start: Start, images: Prepared, *, where: str) -> list[str]:
         f"images   {sides}" + (f", {len(images.dropped)} dropped" if images.dropped else ""),
         f"classes  {', '.join(images.classes.names)}",
         f"model    {name}, {millions:.2f} M parameters, {start.note}",
+        *([f"licence  of the weights: {start.report.licence}"] if start.report is not None else []),
         f"budget   {budget_text(recipe.training)}, batches of {recipe.training.batch_size} on {where}",
     ]
     return [*lines, *(f"note     {note}" for note in (*images.source.notes, *images.pack.notes))]
@@ -167,8 +215,11 @@ def _opening(start: Start, images: Prepared, *, where: str) -> list[str]:
 
 def _saver(run: Path, module: SegmentationModule, images: Prepared, recipe: Recipe) -> Callable[[dict[str, Any]], None]:
     """A function that keeps the best model so far."""
-    weights = read_json(run / "environment.json")["weights"]
+    facts = read_json(run / "environment.json")
+    weights = facts["weights"]
     licences = [] if weights is None else [f"{weights['source']}: {weights['licence']}"]
+    if facts["start_from"] is not None:
+        licences += load_bundle(Path(facts["start_from"])).info["licences"]
 
     def save(row: dict[str, Any]) -> None:
         info = {
@@ -183,6 +234,7 @@ def _saver(run: Path, module: SegmentationModule, images: Prepared, recipe: Reci
                 "images": len(images.indices("train")),
             },
             "licences": licences,
+            "versions": facts["versions"],
         }
         save_bundle(run / "bundle", module.best, classes=images.classes, info=info)
 

@@ -23,7 +23,7 @@ from segwright.data.sources.arrays import list_arrays
 from segwright.data.sources.classes import Color, default_colors
 from segwright.data.sources.detection import Found, Survey, detect, glance, survey_arrays, survey_files
 from segwright.data.sources.folder import list_folder
-from segwright.data.sources.listing import Listing, SourceFormat, some
+from segwright.data.sources.listing import Listing, SourceFormat, require_masks, some
 from segwright.data.sources.manifest import list_manifest
 from segwright.data.sources.masks import MaskCoding
 from segwright.data.sources.source import Source
@@ -50,6 +50,7 @@ def open_source(
     colors: Sequence[Color] = (),
     mask_values: Sequence[int] = (),
     void_values: Sequence[int] = (255,),
+    masks: bool = True,
 ) -> Source:
     """Find out what a path holds.
 
@@ -60,6 +61,7 @@ def open_source(
         colors: one a class; for colour-coded masks, the table.
         mask_values: the stored value of each class, where masks do not hold 0..K-1.
         void_values: stored values that are no class.
+        masks: False where only the images are wanted; masks are then not looked at.
 
     Raises:
         DataError: nothing there can be read as a source.
@@ -71,9 +73,16 @@ def open_source(
         raise DataError("does not exist", mend="check the path", file=path)
     card_path = _card_of(path)
     if card_path is None:
-        return _open(_list(path, format), names=names, colors=colors, mask_values=mask_values, void_values=void_values)
+        return _open(
+            _list(path, format, masks=masks),
+            names=names,
+            colors=colors,
+            mask_values=mask_values,
+            void_values=void_values,
+        )
     card = read_card(card_path)
-    listing = _list(_named_by(card_path, card.source), card.format if format == "auto" else format)
+    wanted = card.format if format == "auto" else format
+    listing = _list(_named_by(card_path, card.source), wanted, masks=masks)
     listing = replace(listing, files=(*listing.files, card_path))
     listing, dropped = _without(listing, card.dropped, card_path)
     usual = tuple(void_values) == (255,)
@@ -105,7 +114,7 @@ def _named_by(card_path: Path, name: str) -> Path:
     return target
 
 
-def _list(path: Path, wanted: str) -> Listing:
+def _list(path: Path, wanted: str, *, masks: bool) -> Listing:
     reader = _guess(path) if wanted == "auto" else wanted
     if reader not in _READERS:
         raise DataError(f"unknown format '{reader}'", mend=nearest(reader, _READERS))
@@ -113,7 +122,11 @@ def _list(path: Path, wanted: str) -> Listing:
         path = next(iter(sorted(path.glob("*.npz"))), path)
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and reader == "folder":
         return Listing(root=path.parent, format="folder", samples=(Sample(id=path.stem, image=path.name, mask=None),))
-    return _READERS[reader](path)
+    listing = _READERS[reader](path)
+    if not masks:
+        return replace(listing, samples=tuple(replace(sample, mask=None) for sample in listing.samples), hint=None)
+    require_masks(listing.samples, root=path)
+    return listing
 
 
 def _guess(path: Path) -> SourceFormat:
@@ -133,7 +146,8 @@ def _guess(path: Path) -> SourceFormat:
     if find_voc(path) is not None:
         return "voc"
     names = {child.stem for child in path.glob("*.npy")}
-    if names or (len(list(path.glob("*.npz"))) == 1 and not any(child.is_dir() for child in path.iterdir())):
+    # Beside folders of pictures an array is something else, such as groups.
+    if not any(child.is_dir() for child in path.iterdir()) and (names or len(list(path.glob("*.npz"))) == 1):
         return "arrays"
     return "folder"
 
@@ -179,6 +193,7 @@ def _open(
         coding=found.coding,
         notes=(*listing.notes, *found.notes),
         other_files=listing.files,
+        own_names=hint.names if hint is not None else (),
         arrays=listing.arrays,
     )
 
@@ -231,7 +246,15 @@ def _with_card(source: Source, card: Card, *, card_path: Path, dropped: dict[str
         samples = _divided(source.samples, card.split, card_path)
     if groups is not None and Path(groups).suffix.lower() in (".json", *_ARRAY_SUFFIXES):
         groups = str(_named_by(card_path, groups).resolve())
-    return replace(source, classes=classes, samples=samples, dropped=dropped, split_file=split_file, groups=groups)
+    return replace(
+        source,
+        classes=classes,
+        samples=samples,
+        dropped=dropped,
+        split_file=split_file,
+        groups=groups,
+        own_names=card.classes or source.own_names,
+    )
 
 
 def _divided(

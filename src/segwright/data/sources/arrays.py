@@ -164,6 +164,9 @@ def _image_rows(array: np.ndarray, *, key: str, mask: np.ndarray | None, path: P
     if array.dtype.kind not in "buif":
         raise DataError(f"'{key}' is of type {array.dtype}", mend="save images as uint8, uint16 or float32", file=path)
     if array.ndim == 3:
+        if mask is None and array.shape[2] in (3, 4):
+            problem = f"'{key}' {array.shape} looks like one colour image"
+            raise DataError(problem, mend="save it as (1, H, W, C)", file=path)
         return _plain_type(array[:, None])
     if mask is not None:
         last = array.shape[1:3] == mask.shape[1:3]

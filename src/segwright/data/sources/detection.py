@@ -168,7 +168,7 @@ def detect(
         return _detect_colors(
             survey,
             num_classes=num_classes,
-            given=tuple(mask_values) or tuple(map(code_of, colors)),
+            given=tuple(map(code_of, colors)) or tuple(mask_values),
             void_values=void_values,
         )
     coding, notes = _detect_values(
@@ -210,6 +210,9 @@ def _detect_values(
     """Coding of masks that hold numbers, by the first rule that fits."""
     seen, k = tuple(survey.holders), num_classes
     void = tuple(dict.fromkeys(void_values))
+    if mask_values == (0, 1) and seen == (0, IGNORE_INDEX) and IGNORE_INDEX in void:
+        # Two classes, saved once as numbers and once to be seen.
+        return MaskCoding("values", seen, ()), ("mask values 0, 255 are taken as classes 0 and 1",)
     if mask_values:
         void = tuple(value for value in void if value not in mask_values)
         _require_owned(survey, owned={*mask_values, *void})
@@ -218,6 +221,12 @@ def _detect_values(
     if usual and (seen == (0, 255) or _evenly_spread(seen)) and k in (None, len(seen)):
         return MaskCoding("values", seen, ()), (
             f"mask values {listed(seen)} are taken as classes 0 to {len(seen) - 1}",
+        )
+    if k == 1 and len(seen) > 1 and usual:
+        raise MaskError(
+            f"masks hold {listed(seen)}, but one class is named",
+            mend="name background too, as in --classes background,crack",
+            file=survey.holders[seen[0]],
         )
     labels = tuple(value for value in seen if value not in void)
     if not labels:

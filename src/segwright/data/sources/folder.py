@@ -22,7 +22,6 @@ from segwright.data.sources.listing import (
     SPLIT_WORDS,
     Listing,
     pictures_below,
-    require_masks,
     require_unique_ids,
     some,
     without_ending,
@@ -80,6 +79,12 @@ def list_folder(root: Path) -> Listing:
     samples = _by_sides(root, notes)
     if not samples:
         samples = _pair_folder(root, root, notes=notes)
+    elif _child(root, _IMAGE_FOLDERS) is not None and _child(root, _MASK_FOLDERS) is not None:
+        # images/ and masks/ beside test/ (and val/): they are what is left to learn from.
+        side: SplitName | None = "train" if any(sample.split == "val" for sample in samples) else None
+        samples += [replace(one, split=one.split or side) for one in _pair_folder(root, root, notes=notes)]
+    elif left := pictures_below(root, recursive=False):
+        notes.append(f"{len(left)} pictures beside train/, val/ and test/ are not used")
     if not samples:
         raise DataError(
             "holds no pictures",
@@ -87,7 +92,6 @@ def list_folder(root: Path) -> Listing:
             file=root,
         )
     require_unique_ids(samples, root=root)
-    require_masks(samples, root=root)
     hint = find_classes(root)
     files = () if hint is None or hint.file is None else (hint.file,)
     return Listing(root=root, format="folder", samples=tuple(samples), notes=tuple(notes), hint=hint, files=files)

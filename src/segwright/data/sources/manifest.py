@@ -12,7 +12,7 @@ import csv
 from pathlib import Path, PurePosixPath
 
 from segwright.data.sources.classes import find_classes
-from segwright.data.sources.listing import SPLIT_WORDS, Listing, require_masks, require_unique_ids
+from segwright.data.sources.listing import SPLIT_WORDS, Listing, require_unique_ids
 from segwright.errors import DataError, nearest
 from segwright.files import confined, read_text
 from segwright.types import Sample, SplitName
@@ -45,7 +45,6 @@ def list_manifest(path: Path) -> Listing:
     if not samples:
         raise DataError("names no image", mend="write one image a line", file=path)
     require_unique_ids(samples, root=path)
-    require_masks(samples, root=path)
     others = [name for name in headings if name and name not in _COLUMNS]
     notes = (f"columns that are not used: {', '.join(others)}",) if others else ()
     hint = find_classes(path.parent)
@@ -57,12 +56,16 @@ def _sample(cells: dict[str, str], *, line: int, path: Path) -> Sample:
     for kind in ("image", "mask"):
         if kind == "image" and not cells[kind]:
             raise DataError(f"line {line} names no image", mend="fill in the column image", file=path)
-        if cells[kind] and not confined(path.parent, cells[kind]).is_file():
+        if not cells[kind]:
+            continue
+        target = confined(path.parent, cells[kind])
+        if not target.is_file():
             raise DataError(
                 f"line {line} names {kind} '{cells[kind]}', which is not there",
                 mend="check the path; it is relative to the CSV",
                 file=path,
             )
+        cells[kind] = target.relative_to(path.parent).as_posix()
     return Sample(
         id=PurePosixPath(cells["image"]).with_suffix("").as_posix(),
         image=cells["image"],

@@ -30,6 +30,7 @@ class Source:
         split_file: a JSON that the card names.
         groups: a regular expression or a file of groups that the card names.
         other_files: files besides images and masks that decide what is read.
+        own_names: class names that the source itself brings (a class file or card); empty where it brings none.
         arrays: the pixels, where they are arrays.
     """
 
@@ -43,12 +44,26 @@ class Source:
     split_file: Path | None = None
     groups: str | None = None
     other_files: tuple[Path, ...] = ()
+    own_names: tuple[str, ...] = ()
     arrays: ArrayTable = field(default_factory=ArrayTable, repr=False, compare=False)
 
     @property
     def labelled(self) -> bool:
         """Some sample has a mask."""
         return any(sample.mask is not None for sample in self.samples)
+
+    def require_classes(self, names: tuple[str, ...]) -> None:
+        """Make sure that the source's own class names, where it brings any, are these in this order.
+
+        Raises:
+            DataError: they differ, so that labels would be read as other classes.
+        """
+        if self.own_names and self.own_names != names and self.coding.kind != "rgb":
+            raise DataError(
+                f"its classes are {', '.join(self.own_names)}, the model's {', '.join(names)}",
+                mend="bring its masks and its class file into the model's order",
+                file=self.root,
+            )
 
     def read_image(self, sample: Sample) -> ImageArray:
         """The image as (C, H, W) uint8, uint16 or float32.

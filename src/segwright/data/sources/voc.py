@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segwright.data.sources.classes import ClassHint, Color, find_classes
-from segwright.data.sources.listing import Listing, pictures_below, require_masks, require_unique_ids, without_ending
+from segwright.data.sources.listing import Listing, pictures_below, require_unique_ids, without_ending
 from segwright.errors import DataError
 from segwright.files import read_text
 from segwright.types import SPLIT_NAMES, Sample, SplitName
@@ -78,7 +78,6 @@ def list_voc(path: Path) -> Listing:
     if not samples:
         raise DataError("holds no masks", mend="check SegmentationClass/ and ImageSets/Segmentation/", file=root)
     require_unique_ids(samples, root=root)
-    require_masks(samples, root=root)
     hint = find_classes(root) or ClassHint(VOC_NAMES, colors=tuple(voc_color(label) for label in range(21)))
     files += () if hint.file is None else (hint.file,)
     return Listing(root=root, format="voc", samples=samples, files=files, hint=hint)

@@ -1,0 +1,48 @@
+"""Write the scores of runs as a table: one line a run, figures as they stand in the run folders.
+
+python studies/collect.py runs/camvid-40-0 runs/camvid-40-1 > studies/camvid-40-minutes/results.csv
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def row_of(run: Path) -> dict[str, Any]:
+    """Scores under every definition, the intersection over union of every class, and what it cost."""
+    summary = json.loads((run / "scores" / "val.json").read_text(encoding="utf-8"))
+    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    row: dict[str, Any] = {"run": run.name, "seed": facts["seed"], "images": summary["images"]}
+    for name, definition in summary["definitions"].items():
+        score = definition["miou"]
+        row |= {f"miou {name}": score["estimate"], f"{name} low": score["low"], f"{name} high": score["high"]}
+    row |= {f"iou {one['name']}": one["iou"]["estimate"] for one in summary["per_class"]}
+    row |= {
+        "minutes": epochs[-1]["seconds"] / 60,
+        "epochs": epochs[-1]["epoch"],
+        "images_per_second": statistics.median(epoch["images_per_second"] for epoch in epochs),
+        "processor": facts["processor"],
+        "cores": facts["cores"],
+        "torch": facts["versions"]["torch"],
+    }
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+
+
+def main() -> None:
+    """Print the table."""
+    rows = [row_of(Path(name)) for name in sys.argv[1:]]
+    if not rows:
+        raise SystemExit(__doc__)
+    writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
