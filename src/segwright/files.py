@@ -247,9 +247,9 @@ def _read_many_bands(path: Path) -> ImageArray | None:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.series[0]
-            first = tiff.pages.first
-            colours = first.photometric.name == "RGB" and page.shape[-1] == 3
-            plain = page.dtype == np.uint8 and (page.ndim == 2 or colours or first.photometric.name == "PALETTE")
+            photometric = getattr(tiff.pages.first.photometric, "name", "")
+            colours = photometric == "RGB" and page.shape[-1] == 3
+            plain = page.dtype == np.uint8 and (page.ndim == 2 or colours or photometric == "PALETTE")
             if plain or page.ndim not in (2, 3) or page.dtype not in (np.uint8, np.uint16, np.float32):
                 return None
             if math.prod(page.shape) > MAX_IMAGE_PIXELS * 4:

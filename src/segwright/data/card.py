@@ -27,6 +27,11 @@ from segwright.files import read_yaml, write_yaml
 from segwright.types import SplitName
 
 CARD_SUFFIXES = (".yaml", ".yml")
+GROUP_SUFFIXES = (".json", ".npz", ".npy")
+"""Groups with one of these endings are a file; all else is a regular expression."""
+
+RULES = ("ignore_in_loss", "ignore_in_score", "leave_out_of_mean", "never_predict")
+"""What a card may say of classes, by name; see `segwright.types.ClassSet`."""
 
 
 class Card(BaseModel):
@@ -109,6 +114,8 @@ def write_card(path: Path, tree: dict[str, Any]) -> None:
     told = card.model_dump(mode="json", exclude_defaults=True)
     for key in ("source", "split", "groups"):
         value = told.get(key)
-        if isinstance(value, str) and Path(value).is_absolute():
+        if not isinstance(value, str) or (key == "groups" and Path(value).suffix.lower() not in GROUP_SUFFIXES):
+            continue  # an expression may start with a slash too
+        if Path(value).is_absolute():
             told[key] = Path(os.path.relpath(value, path.parent.resolve())).as_posix()
     write_yaml(path, told)

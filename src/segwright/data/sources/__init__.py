@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from segwright.data.card import CARD_SUFFIXES, Card, read_card
+from segwright.data.card import CARD_SUFFIXES, GROUP_SUFFIXES, RULES, Card, read_card
 from segwright.data.sources.arrays import list_arrays
 from segwright.data.sources.classes import Color, default_colors
 from segwright.data.sources.detection import Found, Survey, detect, glance, survey_arrays, survey_files
@@ -73,8 +73,10 @@ def open_source(
         raise DataError("does not exist", mend="check the path", file=path)
     card_path = _card_of(path)
     if card_path is None:
+        listing = _list(path, format, masks=masks)
+        require_masks(listing.samples, root=path)
         return _open(
-            _list(path, format, masks=masks),
+            listing,
             names=names,
             colors=colors,
             mask_values=mask_values,
@@ -82,9 +84,11 @@ def open_source(
         )
     card = read_card(card_path)
     wanted = card.format if format == "auto" else format
-    listing = _list(_named_by(card_path, card.source), wanted, masks=masks)
+    target = _named_by(card_path, card.source)
+    listing = _list(target, wanted, masks=masks)
     listing = replace(listing, files=(*listing.files, card_path))
     listing, dropped = _without(listing, card.dropped, card_path)
+    require_masks(listing.samples, root=target)
     usual = tuple(void_values) == (255,)
     source = _open(
         listing,
@@ -93,6 +97,8 @@ def open_source(
         mask_values=mask_values or card.mask_values,
         void_values=card.void_values if usual else void_values,
     )
+    if not masks and not source.own_names and not (names or card.classes):
+        card = card.model_copy(update=dict.fromkeys(RULES, ()))  # the names that the rules name were not read
     return _with_card(source, card, card_path=card_path, dropped=dropped)
 
 
@@ -125,7 +131,6 @@ def _list(path: Path, wanted: str, *, masks: bool) -> Listing:
     listing = _READERS[reader](path)
     if not masks:
         return replace(listing, samples=tuple(replace(sample, mask=None) for sample in listing.samples), hint=None)
-    require_masks(listing.samples, root=path)
     return listing
 
 
@@ -244,7 +249,7 @@ def _with_card(source: Source, card: Card, *, card_path: Path, dropped: dict[str
         split_file = _named_by(card_path, card.split)
     elif card.split is not None:
         samples = _divided(source.samples, card.split, card_path)
-    if groups is not None and Path(groups).suffix.lower() in (".json", *_ARRAY_SUFFIXES):
+    if groups is not None and Path(groups).suffix.lower() in GROUP_SUFFIXES:
         groups = str(_named_by(card_path, groups).resolve())
     return replace(
         source,

@@ -53,7 +53,7 @@ def list_arrays(path: Path) -> Listing:
     """
     stored = _read(path)
     roles = {key: _role(key) for key in stored}
-    table, samples, notes = ArrayTable(), [], []
+    table, samples, notes, lonely = ArrayTable(), [], [], []
     sides = sorted({side for side, _ in roles.values()}, key=_side_order)
     for side in sides:
         keys = {role: key for key, (its_side, role) in roles.items() if its_side == side and role != ""}
@@ -63,9 +63,13 @@ def list_arrays(path: Path) -> Listing:
             raise DataError(f"'{first}' and '{second}' play the same part", mend=_SHOW, file=path)
         if "image" in keys or "stack" in keys:
             samples += _side(stored, keys, side=side, table=table, path=path)
+        elif "mask" in keys:
+            lonely.append(keys["mask"])
+    shapes = ", ".join(f"{key} {array.shape}" for key, array in stored.items())
     if not samples:
-        shapes = ", ".join(f"{key} {array.shape}" for key, array in stored.items())
         raise DataError(f"holds no array of images (it holds {shapes or 'nothing'})", mend=_SHOW, file=path)
+    if lonely:
+        raise DataError(f"'{lonely[0]}' has no images of its side (it holds {shapes})", mend=_SHOW, file=path)
     unused = [key for key, (_, role) in roles.items() if role == ""]
     if unused:
         notes.append(f"arrays that are not used: {', '.join(sorted(unused))}")

@@ -108,9 +108,15 @@ def _by_sides(root: Path, notes: list[str]) -> list[Sample]:
         beside = [
             other for key, other in folders.items() if key.startswith(name) and _BESIDE.fullmatch(key[len(name) :])
         ]
+        if len(beside) > 1:
+            raise DataError(
+                f"holds {' and '.join(other.name for other in beside)}, which mean the same",
+                mend="keep one of them, or write a CSV manifest",
+                file=root,
+            )
         found = (
             _pair_lists(folder, beside[0], root=root, notes=notes)
-            if len(beside) == 1
+            if beside
             else _pair_folder(folder, root, notes=notes)
         )
         samples += [replace(sample, id=f"{folder.name}/{sample.id}", split=side) for sample in found]

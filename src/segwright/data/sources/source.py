@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from segwright.data.card import RULES
 from segwright.data.sources.listing import ArrayTable, SourceFormat
 from segwright.data.sources.masks import MaskCoding, read_mask_file
 from segwright.errors import DataError, MaskError
@@ -138,6 +139,6 @@ class Source:
             "groups": self.groups,
             "dropped": dict(self.dropped),
         }
-        for rule in ("ignore_in_loss", "ignore_in_score", "leave_out_of_mean", "never_predict"):
+        for rule in RULES:
             tree[rule] = [self.classes.names[label] for label in getattr(self.classes, rule)]
         return tree

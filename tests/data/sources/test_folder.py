@@ -1,0 +1,238 @@
+"""Folders are understood in the layouts people have, and what could be read in two ways is named, never guessed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segwright.data.sources import open_source
+from segwright.errors import DataError, MaskError
+
+SQUARES = (np.indices((8, 6)).sum(axis=0) % 2).astype(np.uint8)
+
+
+def lay(root: Path, *names: str) -> Path:
+    """Write the same picture of 0 and 1 under each name: good as an image and as a mask."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(SQUARES).save(path)
+    return root
+
+
+def found(root: Path) -> dict[str, tuple[str, str | None, str | None]]:
+    return {sample.id: (sample.image, sample.mask, sample.split) for sample in open_source(root).samples}
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        {"a": ("images/a.jpg", "masks/a.png", None), "b": ("images/b.png", "masks/b.png", None)},
+        {"x/a": ("images/x/a.png", "masks/x/a.png", None), "y/a": ("images/y/a.png", "masks/y/a.png", None)},
+        {
+            "train/a": ("train/images/a.jpg", "train/masks/a.png", "train"),
+            "val/a": ("val/images/a.jpg", "val/masks/a.png", "val"),
+            "test/c": ("test/images/c.jpg", None, "test"),
+        },
+        {
+            "train/a": ("images/train/a.jpg", "masks/train/a.png", "train"),
+            "val/b": ("images/val/b.jpg", "masks/val/b.png", "val"),
+            "test/c": ("images/test/c.jpg", None, "test"),
+        },
+        {
+            "train/a": ("train/a.png", "trainannot/a.png", "train"),
+            "val/b": ("val/b.png", "valannot/b.png", "val"),
+            "test/c": ("test/c.png", "testannot/c.png", "test"),
+        },
+        {"a": ("a.jpg", "a_mask.png", None), "b": ("b.jpg", "b_mask.png", None)},
+        {"a_image": ("a_image.png", "a_mask.png", None)},
+        {"a": ("a.jpg", "masks/a.png", None)},
+        {"train/a": ("train/a.jpg", "train/a_gt.png", "train"), "val/b": ("val/b.jpg", "val/masks/b.png", "val")},
+        {"a": ("images/a.png", "masks/a.png", None), "test/c": ("test/c.jpg", None, "test")},
+        {
+            "a": ("images/a.png", "masks/a.png", "train"),
+            "val/b": ("val/images/b.png", "val/masks/b.png", "val"),
+            "test/c": ("test/images/c.png", "test/masks/c.png", "test"),
+        },
+        {"u_leftImg8bit": ("leftImg8bit/u_leftImg8bit.png", "gtFine/u_gtFine_labelIds.png", None)},
+    ],
+)
+def test_layouts(tmp_path, expected):
+    lay(tmp_path, *(name for image, mask, _ in expected.values() for name in (image, mask) if name))
+    assert found(tmp_path) == expected
+
+
+@pytest.mark.parametrize("images", ["image", "Imgs", "IMG", "photos", "pictures", "rgb", "inputs", "frames", "x"])
+@pytest.mark.parametrize("masks", ["mask", "Labels", "annotations", "annot", "GT", "ground_truth", "targets", "y"])
+def test_synonyms_of_images_and_masks(tmp_path, images, masks):
+    lay(tmp_path, f"{images}/a.png", f"{masks}/a.png")
+    assert found(tmp_path) == {"a": (f"{images}/a.png", f"{masks}/a.png", None)}
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("Training", "train"), ("valid", "val"), ("validation", "val"), ("dev", "val"), ("testing", "test")],
+)
+def test_synonyms_of_sides(tmp_path, name, side):
+    lay(tmp_path, f"{name}/images/a.png", f"{name}/masks/a.png")
+    assert found(tmp_path) == {f"{name}/a": (f"{name}/images/a.png", f"{name}/masks/a.png", side)}
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["_mask", "_masks", "_gt", "_label", "_labels", "_L", "-mask", ".mask", "_seg", "_segmentation", "_groundtruth",
+     "_gtFine_labelIds", "_gtFine_labelTrainIds"],
+)  # fmt: skip
+def test_names_match_without_the_usual_endings(tmp_path, ending):
+    lay(tmp_path, "images/a.jpg", "images/b.jpg", f"masks/a{ending}.png", f"masks/b{ending}.png")
+    assert [one.mask for one in open_source(tmp_path).samples] == [f"masks/a{ending}.png", f"masks/b{ending}.png"]
+
+
+def test_an_image_whose_own_name_ends_like_a_mask_keeps_its_mask(tmp_path):
+    lay(tmp_path, "images/a.png", "images/a_L.png", "masks/a.png", "masks/a_L.png")
+    assert {one.id: one.mask for one in open_source(tmp_path).samples} == {"a": "masks/a.png", "a_L": "masks/a_L.png"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["images/a.png", "img/a.png", "masks/a.png"], "images and img, which mean the same"),
+        (["images/a.png", "labels/a.png", "masks/a.png"], "labels and masks, which mean the same"),
+        (["images/a.png", "masks/a.png", "masks/a_gt.png"], "'images/a.png' has two masks, 'masks/a.png' and"),
+        (["images/a.png", "images/a.jpg", "masks/a.png"], "'images/a.jpg' and 'images/a.png' share the name 'a'"),
+        (["images/a.png", "images/b.png", "masks/a.png"], "1 image has no mask: images/b.png"),
+        ([f"images/{i}.png" for i in range(6)] + ["masks/0.png"], "5 images have no mask: images/1.png.* and 2 more"),
+        (["train/images/a.png", "train/masks/a.png", "val/images/b.png"], "no mask: val/images/b.png"),
+        (["set1/images/a.png", "set1/masks/a.png"], "holds masks in 'set1/masks'"),
+        (["train/a.png", "trainannot/a.png", "train_masks/a.png"], "train_masks and trainannot"),
+        ([], "holds no pictures"),
+    ],
+)
+def test_what_is_ambiguous_or_missing_is_named(tmp_path, names, message):
+    lay(tmp_path, *names)
+    with pytest.raises(DataError, match=message):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (["images/a.png", "masks/a.png", "masks/z.png"], "1 mask without an image, not used: masks/z.png"),
+        (["images/a.png"], "images has no folder of masks beside it"),
+        (["left.png", "train/images/a.png", "train/masks/a.png"], "1 pictures beside train/"),
+    ],
+)
+def test_what_is_left_aside_is_noted(tmp_path, names, note):
+    assert any(note in one for one in open_source(lay(tmp_path, *names)).notes)
+
+
+def test_a_bare_folder_is_unlabelled(tmp_path):
+    lay(tmp_path, "a.jpg", "deep/b.png", ".hidden.png", ".thumbs/c.png")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    source = open_source(tmp_path)
+    assert [(one.id, one.mask, one.split) for one in source.samples] == [("a", None, None), ("deep/b", None, None)]
+    assert not source.labelled
+    image, mask = source.read(source.samples[1])
+    assert mask is None
+    np.testing.assert_array_equal(image, SQUARES[None])
+
+
+def test_one_picture_is_a_source(tmp_path):
+    source = open_source(lay(tmp_path, "a.png") / "a.png")
+    assert [(one.id, one.mask) for one in source.samples] == [("a", None)]
+    np.testing.assert_array_equal(source.read_image(source.samples[0]), SQUARES[None])
+
+
+def test_image_and_mask_are_read(tmp_path):
+    source = open_source(lay(tmp_path, "images/a.png", "masks/a.png"))
+    image, mask = source.read(source.samples[0])
+    assert image.shape == (1, 8, 6)
+    np.testing.assert_array_equal(mask, SQUARES)
+    Image.fromarray(SQUARES[:5]).save(tmp_path / "masks/a.png")
+    with pytest.raises(MaskError, match=r"masks/a.png: mask has 6 x 5 pixels, its image 6 x 8"):
+        source.read(source.samples[0])
+
+
+def test_a_path_that_is_no_source(tmp_path):
+    (tmp_path / "a.txt").write_text("hello")
+    with pytest.raises(DataError, match="does not exist"):
+        open_source(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"is no source \('.txt'\)"):
+        open_source(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("classes.txt", "sky\n\nsoil\n"),
+        ("labels.txt", "0: sky\n1: soil\n"),
+        ("class_names.txt", "0 sky\n1 soil"),
+        ("classes.json", '["sky", "soil"]'),
+        ("classes.json", '[{"name": "sky", "value": 0}, {"name": "soil", "value": 1}]'),
+        ("classes.json", '{"sky": 0, "soil": 1}'),
+        ("classes.json", '{"0": "sky", "1": "soil"}'),
+        ("class_dict.csv", "name,r,g,b\nsky,1,2,3\nsoil,4,5,6\n"),
+        ("label_colors.txt", "1 2 3\t\tsky\n4 5 6\t\tsoil\n"),
+        ("labelmap.txt", "# label:color_rgb:parts:actions\nsky:1,2,3::\nsoil:4,5,6::\n"),
+    ],
+)
+def test_class_names_come_from_a_file_beside_the_images(tmp_path, file, text):
+    lay(tmp_path, "images/a.png", "masks/a.png")
+    (tmp_path / file).write_text(text)
+    source = open_source(tmp_path)
+    assert source.classes.names == source.own_names == ("sky", "soil")
+    if "1" in text and "4" in text:
+        assert source.classes.colors == ((1, 2, 3), (4, 5, 6))
+    assert tmp_path / file in source.fingerprint_files()
+    assert open_source(tmp_path, names=("s", "t")).classes.names == ("s", "t")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("classes.txt", "\n", "names no class"),
+        ("classes.txt", "a\nb\nc\nd\n", None),
+        ("classes.json", "{", "is no JSON"),
+        ("classes.json", "3", "is no list of classes"),
+        ("classes.json", '[{"value": 1}]', "without a name"),
+        ("classes.json", '[{"name": "a", "value": 0}, {"name": "b"}]', "only some classes"),
+        ("classes.json", '[{"name": "a", "color": [0, 0, 256]}]', "is no colour"),
+        ("classes.json", '{"first": "a"}', "'first' is no mask value"),
+        ("label_colors.txt", "1 2 sky\n", "is no colour"),
+    ],
+)
+def test_wrong_class_files_are_named(tmp_path, file, text, message):
+    lay(tmp_path, "images/a.png", "masks/a.png")
+    (tmp_path / file).write_text(text)
+    if message is None:  # more names than values are seen: classes without pixels
+        assert open_source(tmp_path).classes.num_classes == 4
+        return
+    with pytest.raises(DataError, match=message) as caught:
+        open_source(tmp_path)
+    assert caught.value.file == str(tmp_path / file)
+
+
+def test_the_classes_of_a_model_must_be_those_of_the_source(tmp_path):
+    lay(tmp_path, "images/a.png", "masks/a.png")
+    open_source(tmp_path).require_classes(("anything", "goes"))  # it brings no names
+    (tmp_path / "classes.json").write_text(json.dumps(["sky", "soil"]))
+    source = open_source(tmp_path)
+    source.require_classes(("sky", "soil"))
+    with pytest.raises(DataError, match=r"its classes are sky, soil, the model's soil, sky"):
+        source.require_classes(("soil", "sky"))
+
+
+def test_masks_can_be_left_unread(tmp_path):
+    lay(tmp_path, "images/a.png", "images/b.png", "masks/a.png")
+    (tmp_path / "masks/a.png").write_bytes(b"no picture")
+    (tmp_path / "classes.txt").write_text("sky\nsoil\n")
+    with pytest.raises(DataError, match="no mask"):
+        open_source(tmp_path)
+    source = open_source(tmp_path, masks=False)
+    assert [(one.id, one.mask) for one in source.samples] == [("a", None), ("b", None)]
+    source.require_classes(("other", "names"))  # a stranger's class file beside images to predict
+    assert all("masks" not in path.parts for path in source.fingerprint_files())
