@@ -15,7 +15,7 @@ from typing import Any
 
 from segwright.data.card import read_card
 from segwright.data.pack import Pack, open_pack
-from segwright.data.sources import open_source
+from segwright.data.sources import Source, open_source
 from segwright.data.splits import find_groups, read_split
 from segwright.errors import DataError, RecipeError, RunError
 from segwright.files import read_yaml
@@ -148,6 +148,27 @@ def _absolute(text: str, *, file: Path | None) -> Path:
     return (path if path.exists() else existing(beside)).resolve()
 
 
+def source_of(recipe: Recipe) -> Source:
+    """The source that a recipe names, with its classes.
+
+    Raises:
+        RecipeError: it names none.
+        DataError: the source cannot be read.
+        MaskError: masks hold values that fit no classes.
+    """
+    if recipe.data.path is None:
+        raise RecipeError("'data.path' is not set", mend="name the folder or file with the images")
+    asked = recipe.classes
+    return open_source(
+        Path(recipe.data.path),
+        format=recipe.data.format,
+        names=asked.names,
+        colors=asked.colors,
+        mask_values=asked.mask_values,
+        void_values=asked.void_values,
+    )
+
+
 @dataclass(frozen=True)
 class Images:
     """Labelled images that a run is scored on.
@@ -170,16 +191,7 @@ def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> Image
         RunError: the run has none on that side.
         SplitError: images of the run are no longer there.
     """
-    asked = recipe.classes
-    assert recipe.data.path is not None  # a run's recipe is resolved
-    source = open_source(
-        Path(recipe.data.path),
-        format=recipe.data.format,
-        names=asked.names,
-        colors=asked.colors,
-        mask_values=asked.mask_values,
-        void_values=asked.void_values,
-    )
+    source = source_of(recipe)
     pack = open_pack(source, resident=recipe.data.resident, progress=progress)
     split = read_split(run / "split.json", pack.ids)
     indices = [i for i, name in enumerate(pack.ids) if split.get(name) == side]

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Int
 
 from segwright.data.pack import Pack, open_pack
-from segwright.data.sources import Source, open_source
+from segwright.data.sources import Source
 from segwright.data.splits import find_groups, make_split, read_split
 from segwright.errors import DataError, RecipeError, SplitError
 from segwright.recipe import ClassesRecipe, DataRecipe, Recipe
+from segwright.runs import source_of
 from segwright.types import SPLIT_NAMES, ClassSet, SplitName
 
 
@@ -53,17 +54,7 @@ def prepare(recipe: Recipe, *, split_file: Path | None = None, progress: bool = 
         DataError: the source cannot be used, or an id to drop is not there.
         SplitError: a side is empty, or the same image or group stands on two sides.
     """
-    if recipe.data.path is None:
-        raise RecipeError("'data.path' is not set", mend="name the folder or file with the images")
-    asked = recipe.classes
-    source = open_source(
-        Path(recipe.data.path),
-        format=recipe.data.format,
-        names=asked.names,
-        colors=asked.colors,
-        mask_values=asked.mask_values,
-        void_values=asked.void_values,
-    )
+    source = source_of(recipe)
     pack = open_pack(
         source, working_size_px=recipe.data.working_size_px, resident=recipe.data.resident, progress=progress
     )
@@ -74,7 +65,7 @@ def prepare(recipe: Recipe, *, split_file: Path | None = None, progress: bool = 
         raise RecipeError("there is one class only, so nothing to tell apart", mend=mend, file=source.root)
     spec = recipe.data.split.groups or source.groups
     _refuse_leaks(pack, split, groups=pack.groups if spec is None else find_groups(pack.ids, spec))
-    return Prepared(source, pack, _with_rules(source.classes, asked), split, dropped)
+    return Prepared(source, pack, _with_rules(source.classes, recipe.classes), split, dropped)
 
 
 def _with_rules(classes: ClassSet, asked: ClassesRecipe) -> ClassSet:
