@@ -13,12 +13,15 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import huggingface_hub.constants
 import segmentation_models_pytorch as smp
@@ -263,6 +266,10 @@ _WITHOUT_NETWORK = (
 
 def _download(model: SegmentationModel, weights: str) -> tuple[nn.Module, dict[str, Any]]:
     name = str(model.spec.encoder)
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
+    if not _answers(host):
+        problem = f"weights '{weights}' of encoder '{name}' cannot be downloaded (no connection to {host})"
+        raise WeightsError(problem, mend=_WITHOUT_NETWORK)
     try:
         with _hub(offline=False):
             encoder = _own_encoder(model.spec, weights)
@@ -271,6 +278,17 @@ def _download(model: SegmentationModel, weights: str) -> tuple[nn.Module, dict[s
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         problem = f"weights '{weights}' of encoder '{name}' cannot be downloaded ({first_line})"
         raise WeightsError(problem, mend=_WITHOUT_NETWORK) from error
+
+
+def _answers(host: str) -> bool:
+    """Whether a host can be reached; the hub's own client would try for half a minute. Behind a proxy it decides."""
+    if getproxies():
+        return True
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
