@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import struct
+import warnings
+import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from segwright import files
 from segwright.errors import DataError, OutputError
 from segwright.files import (
     MAX_IMAGE_PIXELS,
@@ -22,7 +28,9 @@ from segwright.files import (
     read_json,
     read_raw_mask,
     read_yaml,
+    real,
     write_arrays,
+    write_csv,
     write_json,
     write_mask,
     write_text,
@@ -77,6 +85,116 @@ def test_yaml_and_json_come_back(tree: dict[str, object]) -> None:
             assert read(Path(folder) / "tree") == tree
 
 
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029", "\ufeff", "\r", "\xa0", "\U0001f600", "\x00"])
+def test_yaml_keeps_every_sign(tmp_path: Path, mark: str) -> None:
+    tree = {f"next{mark}line": [f"{mark}a", f"b{mark}", mark]}
+    write_yaml(tmp_path / "tree.yaml", tree)
+    assert read_yaml(tmp_path / "tree.yaml") == tree
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", '{"a": 1, "b": {"x": 1, "x": 2}}', "'x' stands twice"),
+        ("a.json", "[" * 100_000, "without end"),
+        ("a.json", "1" * 5000, "4300 digits"),
+        ("a.yaml", "a: {x: 1, x: 2}", "'x' stands twice"),
+        ("a.yaml", "a: 1\nb: 2\na: 3\n", "'a' stands twice"),
+        ("a.yaml", "[" * 700, "without end"),
+        ("a.yaml", "a: 2024-13-45", "month"),
+        ("a.yaml", "? [a, b]\n: 1\n", "unhashable"),
+        ("a.yaml", "a: 1\n---\nb: 2\n", "document"),
+    ],
+)
+def test_trees_that_would_lose_something_are_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said) as caught:
+        (read_json if name.endswith("json") else read_yaml)(tmp_path / name)
+    assert caught.value.file == str(tmp_path / name)
+
+
+def test_yaml_aliases_and_kinds_of_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\n1: number\n'1': text\n")
+    tree = read_yaml(tmp_path / "a.yaml")
+    assert tree == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}, 1: "number", "1": "text"}
+    (tmp_path / "a.yaml").write_text("a: &a [*a]\n")
+    assert isinstance(read_yaml(tmp_path / "a.yaml")["a"], list)
+    (tmp_path / "a.yaml").write_text("")
+    assert read_yaml(tmp_path / "a.yaml") is None
+
+
+@given(st.lists(st.lists(st.text(max_size=6) | st.integers(), min_size=2, max_size=2), max_size=4))
+def test_a_table_holds_no_formula(rows: list[list[str | int]]) -> None:
+    import csv
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_csv(Path(folder) / "t.csv", rows)
+        with (Path(folder) / "t.csv").open(encoding="utf-8", newline="") as stream:
+            read = list(csv.reader(stream))
+    assert [[cell.removeprefix("'") for cell in row] for row in read] == [
+        [str(cell).removeprefix("'") for cell in row] for row in rows
+    ]
+    texts = [cell for row, given_row in zip(read, rows, strict=True) for cell, was in zip(row, given_row, strict=True)
+             if isinstance(was, str)]  # fmt: skip
+    assert not any(text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝")) for text in texts)
+
+
+def test_numbers_in_a_table(tmp_path: Path) -> None:
+    write_csv(tmp_path / "t.csv", [["a", "b"], [0.5, float("nan")], [-3, -0.25], [np.float64(-1), np.int64(-1)]])
+    assert (tmp_path / "t.csv").read_text() == "a,b\n0.500000,\n-3,-0.250000\n-1.000000,-1\n"
+
+
+@given(
+    kind=st.sampled_from(["npz", "npy", "png", "jpg", "tif"]),
+    place=st.floats(0, 1), flip=st.integers(1, 255), keep=st.floats(0, 1) | st.just(1.0),
+)  # fmt: skip
+def test_damage_is_told_whatever_it_is(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, place: float, flip: int, keep: float
+) -> None:
+    path = tmp_path_factory.mktemp("damage") / f"a.{kind}"
+    pixels = np.arange(400, dtype=np.uint8).reshape(20, 20)
+    if kind == "npz":
+        np.savez_compressed(path, images=pixels[None])
+    elif kind == "npy":
+        np.save(path, pixels)
+    else:
+        Image.fromarray(pixels).save(path)
+    content = bytearray(path.read_bytes()[: max(1, int(keep * path.stat().st_size))])
+    content[int(place * (len(content) - 1))] ^= flip
+    path.write_bytes(content)
+    with warnings.catch_warnings(), contextlib.suppress(DataError):
+        warnings.simplefilter("ignore")  # what Pillow and zipfile say on the way
+        (read_arrays if kind.startswith("np") else read_image)(path)
+
+
+def test_a_large_picture_is_announced_once(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.setattr("segwright.files.images.LARGE_IMAGE_PIXELS", 99)
+    for name in ("a.png", "b.png"):
+        Image.new("L", (10, 10)).save(tmp_path / name)
+        read_image(tmp_path / name)
+    Image.new("L", (3, 3)).save(tmp_path / "small.png")
+    read_image(tmp_path / "small.png")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'a.png'}: 10 x 10 pixels take up to 0.0 GiB to read"
+    ]
+
+
+def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("a.png")
+    with pytest.raises(DataError, match="symbolic links"):
+        read_image(tmp_path / "a.png")
+    assert real(tmp_path / "a.png") == real(tmp_path) / "a.png"
+    (tmp_path / "b.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match="a link to a file that is not there"):
+        read_image(tmp_path / "b.png")
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / ("é" * 127), "x")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_arrays_come_back_and_objects_are_refused(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a.npz", {"x": np.arange(6).reshape(2, 3)})
     assert read_arrays(tmp_path / "a.npz")["x"].tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -109,6 +227,31 @@ def test_images_of_every_mode(tmp_path: Path, rng: np.random.Generator, mode: st
     image = read_image(path)
     assert image.shape == (channels, 5, 7)
     assert image.dtype == dtype
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "1"])
+def test_large_pictures_are_read_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (37, 23, 3), dtype=np.uint8)).convert(mode)
+    path = tmp_path / "p.png"
+    picture.save(path)
+    whole = files.read_image(path), files.read_raw_mask(path)
+    monkeypatch.setattr("segwright.files.images._STRIP_BYTES", 200)
+    for image, strips in zip(whole, (files.read_image(path), files.read_raw_mask(path)), strict=True):
+        np.testing.assert_array_equal(image, strips)
+    shown = np.asarray(picture.convert("L" if mode in ("L", "LA", "1") else "RGB"))
+    np.testing.assert_array_equal(whole[0][0], shown if shown.ndim == 2 else shown[:, :, 0])
+
+
+def test_headers_tell_palette_and_size(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "photo.jpg")
+    Image.new("P", (4, 4)).save(tmp_path / "mask.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert [files.decoded_bytes(tmp_path / name) for name in ("photo.jpg", "mask.png", "broken.png", "none.png")] == [
+        8 * 600, 8 * 16, 0, 0,
+    ]  # fmt: skip
+    assert files.read_palette(tmp_path / "photo.jpg") is None
+    assert files.read_palette(tmp_path / "mask.png") is not None
 
 
 def test_exif_rotation_turns_image_and_mask_alike(tmp_path: Path) -> None:
@@ -169,8 +312,12 @@ def test_a_damaged_picture_is_one_clear_error(tmp_path: Path, rng: np.random.Gen
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     side = int(MAX_IMAGE_PIXELS**0.5) + 8
-    Image.new("1", (side, side)).save(tmp_path / "bomb.png")
-    with pytest.raises(DataError, match="pixels"):
+    Image.new("1", (8, 8)).save(tmp_path / "bomb.png")
+    content = bytearray((tmp_path / "bomb.png").read_bytes())
+    content[16:24] = struct.pack(">II", side, side)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "bomb.png").write_bytes(content)
+    with pytest.raises(DataError, match=f"claims {side} x {side} pixels"):
         read_image(tmp_path / "bomb.png")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from segwright.metrics import (
     boundary_tolerance_px,
     class_counts,
     confusion_per_image,
+    count_labels,
     dice_per_image_label,
     mean_boundary_f1,
     score,
@@ -205,6 +207,27 @@ def test_boundary_counts_equal_all_pairs_of_pixels(seed: int, height: int, width
         near = cdist(one, other) <= tolerance
         expected = [len(one), near.any(1).sum(), len(other), near.any(0).sum()]
         np.testing.assert_array_equal(counts[k], expected)
+
+
+@pytest.mark.parametrize("tolerance", [1, 5, 17])
+def test_boundary_counts_of_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch, tolerance: int) -> None:
+    small = [label[0].to(torch.uint8).numpy() for label in labels(3, (1, 15, 21), num_classes=4)]
+    pred, mask = (cv2.resize(label, (210, 150), interpolation=cv2.INTER_NEAREST) for label in small)
+    whole = boundary_counts(pred, mask, num_classes=4, tolerance_px=tolerance)
+    monkeypatch.setattr(metrics, "LARGE_BLOCK_PX", 32)
+    np.testing.assert_array_equal(boundary_counts(pred, mask, num_classes=4, tolerance_px=tolerance), whole)
+    assert (whole[:, 1] > 0).all()
+    assert (whole[:, 1] < whole[:, 0]).any()
+
+
+def test_labels_are_counted(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    mask = rng.integers(0, 256, (40, 70), dtype=np.uint8)
+    expected = np.bincount(mask.ravel(), minlength=256)
+    np.testing.assert_array_equal(count_labels(mask), expected)
+    monkeypatch.setattr(metrics, "_EXACT_IN_FLOAT32", 211)
+    np.testing.assert_array_equal(count_labels(mask), expected)
+    np.testing.assert_array_equal(count_labels(mask[::2, ::3]), np.bincount(mask[::2, ::3].ravel(), minlength=256))
+    assert count_labels(np.zeros((0, 5), np.uint8)).sum() == 0
 
 
 def test_boundary_f1_by_hand() -> None:

@@ -30,6 +30,16 @@ def test_defaults_are_a_whole_recipe() -> None:
         ({"training": {"epochs": 3, "minutes": 2}}, "not both"),
         ({"data": {"split": {"kind": "rnadom"}}}, "'data.split.kind' = 'rnadom'"),
         ({"training": {"precision": "bf17"}}, "'bf16'"),
+        ({"optimizer": {"lr": float("nan")}}, "'optimizer.lr' = nan: must be a finite number"),
+        ({"optimizer": {"lr": float("inf")}}, "finite"),
+        ({"training": {"seed": 2**32}}, "'training.seed' = 4294967296"),
+        ({"augment": {"crop_px": [0, 8]}}, "'augment.crop_px.0' = 0"),
+        ({"augment": {"scale": [2, 1]}}, "in this order"),
+        ({"classes": {"colors": [[0, 0, 300]]}}, "'classes.colors.0.2' = 300"),
+        ({"classes": {"mask_values": [10**30]}}, "'classes.mask_values.0'"),
+        ({"data": {"drop": 3}}, "'data.drop' = 3: this is a list"),
+        ({"data": 3}, "'data' = 3: this is a mapping"),
+        ({"model": {"name": "x" * 9999, "width": 1}}, "unknown key 'model.width'"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_its_mend(tree: dict[str, object], said: str) -> None:
@@ -71,6 +81,21 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     for name in ("broken.yaml", "object.yaml", "absent.yaml"):
         with pytest.raises(DataError, match=name):
             read_recipe(tmp_path / name)
+
+
+def test_trees_without_end_are_refused() -> None:
+    deep: object = 1
+    for _ in range(300):
+        deep = [deep]
+    loop: list[object] = []
+    loop.append(loop)
+    for value in (deep, loop):
+        with pytest.raises(RecipeError, match=r"cannot be written down"):
+            make_recipe({"model": {"arguments": {"a": value}}})
+
+
+def test_an_override_that_yaml_cannot_read_is_a_text() -> None:
+    assert override(Recipe(), ["data.path=2024-13-45"]).data.path == "2024-13-45"
 
 
 @given(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from segwright import runs
-from segwright.errors import DataError, RecipeError, RunError
+from segwright.data.card import write_card
+from segwright.errors import DataError, MaskError, RecipeError, RunError
 from segwright.recipe import Recipe, make_recipe, write_recipe
 
 
@@ -136,3 +139,42 @@ def test_scores_of_other_data_never_stand_for_a_side(tmp_path: Path) -> None:
     assert runs.name_of_scores(tmp_path / "val", split=None) == "data-val"
     assert runs.name_of_scores(tmp_path / "other", split=None) == "other"
     assert runs.name_of_scores(tmp_path / "other", split="test") == "other-test"
+
+
+def test_a_start_keeps_its_architecture(photos: Path) -> None:
+    run = photos.parent / "runs" / "first"
+    run.mkdir(parents=True)
+    write_recipe(run / "recipe.yaml", make_recipe({"model": {"name": "unet", "encoder": None}}))
+    recipe = recipe_for(photos, start_from=run, overrides=["optimizer.lr=1", "model.name=unet"])
+    assert recipe.model.name == "unet"
+    with pytest.raises(RecipeError, match=r"'model.name' = 'fpn', but .*first was trained with 'unet'"):
+        recipe_for(photos, start_from=run, overrides=["model.name=fpn"])
+    with pytest.raises(RecipeError, match=r"'model.arguments' = {'depth': 3}"):
+        recipe_for(photos, start_from=run, overrides=["model.arguments.depth=3"])
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".x", "a\nb", "a\x1b[2J"])
+def test_what_is_no_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunError, match="is no name for a run"):
+        runs.new_run(tmp_path, name=name, source=tmp_path)
+
+
+def test_runs_and_scores_of_oddly_named_data(tmp_path: Path) -> None:
+    (tmp_path / "two\nlines").mkdir()
+    assert runs.new_run(tmp_path, name=None, source=tmp_path / "two\nlines") == tmp_path / "two_lines-1"
+    assert runs.name_of_scores(tmp_path / "val", split=None) == "data-val"
+    assert runs.name_of_scores(tmp_path / "sky_images", split=None) == "sky-images"  # sky_images.csv is that of 'sky'
+
+
+def test_other_masks_with_soft_edges_are_read_as_the_run_read_its_own(tmp_path: Path) -> None:
+    soft = Image.fromarray(np.array([[0, 90, 160, 255]] * 4, dtype=np.uint8))
+    for folder in ("images", "masks"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        soft.save(tmp_path / "set" / folder / "a.png")
+    tree = {"source": str(tmp_path / "set"), "classes": ["a", "b"], "mask_values": [0, 255], "void_values": []}
+    write_card(tmp_path / "hard" / "data.yaml", tree)
+    with pytest.raises(MaskError, match="belongs to no class"):
+        runs.other_images(tmp_path / "hard", tmp_path / "set", split=None, progress=False)
+    write_card(tmp_path / "soft" / "data.yaml", {**tree, "nearest": True})
+    images = runs.other_images(tmp_path / "soft", tmp_path / "set", split=None, progress=False)
+    assert images.pack.mask(0).tolist() == [[0, 0, 1, 1]] * 4

@@ -21,6 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from segwright.errors import OutputError, RunError, SegwrightError, WeightsError
+from segwright.errors import OutputError, RunError, SegwrightError, WeightsError, one_line
 from segwright.files import digest, read_json, sync_folder, write_json, write_text
 from segwright.models import ModelSpec, SegmentationModel, build_model
 from segwright.types import ClassSet
@@ -63,9 +64,10 @@ def save_bundle(folder: Path, model: SegmentationModel, *, classes: ClassSet, in
     """
     if folder.exists() and not (folder / INDEX_FILE).is_file():
         raise OutputError("stands there and is no bundle", mend="choose another folder", file=folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    fresh = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
         fresh.chmod(0o755)
         _write_weights(fresh / WEIGHTS_FILE, model)
         tree = {
@@ -79,11 +81,14 @@ def save_bundle(folder: Path, model: SegmentationModel, *, classes: ClassSet, in
         write_json(fresh / INDEX_FILE, tree)
         write_text(fresh / CARD_FILE, card(model.spec, classes=classes, info=info))
         _swap(fresh, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        # safetensors words a full disk itself.
+        reason = getattr(error, "strerror", None) or error
         mend = "free some space or choose another folder"
-        raise OutputError(f"cannot be written ({error.strerror or error})", mend=mend, file=folder) from error
+        raise OutputError(f"cannot be written ({reason})", mend=mend, file=folder) from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if fresh is not None:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def load_bundle(path: Path, *, device: str | torch.device = "cpu") -> Bundle:
@@ -106,11 +111,17 @@ def load_bundle(path: Path, *, device: str | torch.device = "cpu") -> Bundle:
         classes = _classes(tree["classes"])
         spec = ModelSpec.from_dict(tree["architecture"])
         expected, info = str(tree["weights_digest"]), dict(tree["info"])
-    except SegwrightError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"is damaged ({error})", mend="copy the bundle again", file=folder / INDEX_FILE) from None
-    model = build_model(spec)
+        (info.get("input") or {}).get("working_size_px")
+        if spec.num_classes != classes.num_classes:
+            raise ValueError(f"{classes.num_classes} classes for a model of {spec.num_classes}")
+        model = build_model(spec)
+    except SegwrightError as error:
+        mend = "copy the bundle again, or use the segwright that card.md names"
+        raise RunError(f"describes no model ({error.problem})", mend=mend, file=folder / INDEX_FILE) from None
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, MemoryError) as error:
+        what = {KeyError: "it lacks ", TypeError: "a value of another kind: "}.get(type(error), "")
+        reason = f"{what}{error}"
+        raise RunError(f"is damaged ({reason})", mend="copy the bundle again", file=folder / INDEX_FILE) from None
     _read_weights(folder / WEIGHTS_FILE, model, expected=expected)
     return Bundle(model=model.to(device).eval(), classes=classes, info=info)
 
@@ -146,9 +157,9 @@ def card(spec: ModelSpec, *, classes: ClassSet, info: Mapping[str, Any]) -> str:
         "",
         "| label | class | colour |",
         "|---|---|---|",
-        *(f"| {k} | {name} | {classes.colors[k]} |" for k, name in enumerate(classes.names)),
+        *(f"| {k} | {_plain(name)} | {classes.colors[k]} |" for k, name in enumerate(classes.names)),
         "",
-        *(f"- {rule}: {', '.join(classes.names[k] for k in labels)}" for rule, labels in rules.items() if labels),
+        *(f"- {rule}: {', '.join(_plain(classes.names[k]) for k in one)}" for rule, one in rules.items() if one),
         "",
         "## What is known",
         "",
@@ -170,10 +181,15 @@ def _bullets(tree: Mapping[str, Any], depth: int = 0) -> list[str]:
         if isinstance(value, Mapping):
             lines += [head, *_bullets(value, depth + 1)]
         elif isinstance(value, (list, tuple)):
-            lines.append(f"{head} {', '.join(str(item) for item in value) or 'none'}")
+            lines.append(f"{head} {', '.join(_plain(item) for item in value) or 'none'}")
         else:
-            lines.append(f"{head} {'not known' if value is None else value}")
+            lines.append(f"{head} {'not known' if value is None else _plain(value)}")
     return lines
+
+
+def _plain(value: object) -> str:
+    """A value as Markdown shows it: HTML and columns in the name of a class or a folder stay what they are."""
+    return escape(one_line(str(value)), quote=False).replace("|", "\\|")
 
 
 def _numbers(values: Sequence[float]) -> str:

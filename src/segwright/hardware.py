@@ -8,10 +8,12 @@ stays in float32.
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -74,6 +76,51 @@ def autocast(precision: Precision, *, device: torch.device) -> AbstractContextMa
     return torch.autocast(device.type, dtype=_DTYPES[precision])
 
 
+def available_memory_bytes() -> int:
+    """Main memory that can still be taken without swapping: what the system has left, or the container's limit.
+
+    A container's limit is that of its control group (version 2 or 1); cached files count as free there, as they do in
+    the system's own figure. Where nothing is known, half of the memory that is built in.
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        left = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        left = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return min([left, *(_left_in_group(Path(root), *names) for root, *names in _CONTROL_GROUPS)])
+
+
+def _left_in_group(root: Path, limit: str, used: str, cached: str) -> int:
+    try:
+        most, now = (int((root / name).read_text(encoding="ascii")) for name in (limit, used))
+        facts = dict(line.split() for line in (root / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(0, most - now + int(facts[cached]))
+    except (OSError, ValueError, KeyError):  # no such group, or no limit ("max")
+        return sys.maxsize
+
+
+_CONTROL_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the CPU or of the device is not enough, in whatever words."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory", "not enough memory: you tried to allocate", "out of memory", "std::bad_alloc",
+    "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "could not create a primitive",
+    "could not create a memory",
+)  # fmt: skip
+"""Of PyTorch's allocators on Linux, Windows and GPUs, of C++, cuDNN and cuBLAS; the last two are oneDNN's, which
+computes on CPUs and hardly ever says so for another reason."""
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory instead of returning it to the system after every tensor.
 
@@ -85,6 +132,15 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def give_back_freed_memory() -> None:
+    """Return what the C library and the GPU's allocator keep for later: where the memory is short, others need it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

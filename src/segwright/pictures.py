@@ -112,6 +112,27 @@ def error_map(
     return shown.round().astype(np.uint8)
 
 
+def outlined(
+    image: Shaped[np.ndarray, "C H W"], masks: Mapping[tuple[int, int, int], Integer[np.ndarray, "H W"]]
+) -> Picture:
+    """The image with the borders between the labels of masks, each mask in its own colour, the last on top."""
+    shown = as_rgb(image).copy()
+    for color, mask in masks.items():
+        shown[_borders(mask)] = color
+    return shown
+
+
+def _borders(mask: Integer[np.ndarray, "H W"]) -> np.ndarray:
+    """Pixels on both sides of a border."""
+    found = np.zeros(mask.shape, dtype=bool)
+    down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
+    found[1:] |= down
+    found[:-1] |= down
+    found[:, 1:] |= right
+    found[:, :-1] |= right
+    return found
+
+
 def to_png(picture: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"]) -> bytes:
     """Lossless; for masks and small pictures."""
     return _encoded(picture, format="PNG")
@@ -126,6 +147,23 @@ def _encoded(picture: np.ndarray, *, format: Literal["PNG", "WEBP"], quality: in
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(stream, format=format, quality=quality)
     return stream.getvalue()
+
+
+def schedules(shares: Sequence[float], lines: Mapping[str, Sequence[float]]) -> str:
+    """Learning rate factors by the spent share of the budget, one small panel a schedule, as SVG."""
+    columns = 4
+    with mpl.rc_context(_STYLE):
+        rows = -(-len(lines) // columns)
+        figure = Figure(layout="constrained", figsize=(2.2 * columns, 1.7 * rows))
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).reshape(-1)
+        for axes, (name, factors) in zip(panels, lines.items(), strict=False):
+            axes.plot(shares, factors, color=_FIRST)
+            axes.set_title(name, loc="left", fontsize=10)
+        for axes in panels[len(lines) :]:
+            axes.set_axis_off()
+        figure.supxlabel("share of the budget", fontsize=9)
+        figure.supylabel("learning rate, as a share of its first value", fontsize=9)
+        return _svg(figure, "Learning rate schedules")
 
 
 def curves(
@@ -206,6 +244,32 @@ def histogram(values: Num[np.ndarray, " N"], *, x_label: str, bins: int = 20) ->
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, prune="lower"))
         axes.grid(visible=False, axis="x")
         return _svg(figure, f"Histogram of {x_label}")
+
+
+def share_curves(edges: Sequence[float], shares: Mapping[str, Sequence[float]], *, title: str) -> str:
+    """How the values of one or two sets are spread, as SVG.
+
+    Args:
+        edges: (B + 1) rising borders of B bins.
+        shares: name of a set -> (B) share of its values in each bin.
+        title: what the values are, with their unit.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(layout="constrained", figsize=(3.7, 2.2))
+        axes = figure.add_subplot()
+        for (name, heights), color in zip(shares.items(), (_FIRST, _SECOND), strict=False):
+            axes.stairs(heights, edges, color=color, fill=True, alpha=0.14, linewidth=0)
+            axes.stairs(heights, edges, color=color, label=name, linewidth=1.6)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylim(bottom=0)
+        axes.set_title(title, loc="left", fontsize=10, color=_MUTED)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4, prune="lower"))
+        axes.grid(visible=False, axis="x")
+        if len(shares) > 1:
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, handlelength=1.2, borderpad=0)
+        return _svg(figure, title)
 
 
 def confusion_matrix(confusion: Num[np.ndarray, "K K"], names: Sequence[str]) -> str:

@@ -12,18 +12,21 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from segwright.errors import RecipeError, nearest
+from segwright.errors import RecipeError, brief, nearest, plainly
 from segwright.files import read_yaml, write_yaml
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Part(BaseModel):
     """A branch of the recipe: unknown keys are refused, values are fixed once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SplitRecipe(Part):
@@ -41,7 +44,7 @@ class SplitRecipe(Part):
     test: Fraction = 0.0
     folds: int = Field(5, ge=2)
     fold: int = Field(0, ge=0)
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
 
 class DataRecipe(Part):
@@ -54,6 +57,7 @@ class DataRecipe(Part):
     drop_noise: bool = Field(
         False, description="leave out images without any spatial structure (neighbouring pixels unrelated)"
     )
+    audit: bool = Field(True, description="look for what would poison the training, and stop, before it starts")
     working_size_px: Count | None = Field(None, description="longer side is scaled down to this when packed")
     resident: Literal["auto", "memory", "device", "map"] = "auto"
 
@@ -62,11 +66,11 @@ class ClassesRecipe(Part):
     """The classes by name, and what is done with some of them."""
 
     names: tuple[str, ...] = Field((), description="in label order; empty: taken from the source")
-    colors: tuple[tuple[int, int, int], ...] = ()
-    mask_values: tuple[int, ...] = Field(
+    colors: tuple[tuple[Byte, Byte, Byte], ...] = ()
+    mask_values: tuple[MaskValue, ...] = Field(
         (), description="the value in the masks of each class; empty: 0, 1, 2, ... or detected"
     )
-    void_values: tuple[int, ...] = Field((255,), description="mask values that are no class; counted nowhere")
+    void_values: tuple[MaskValue, ...] = Field((255,), description="mask values that are no class; counted nowhere")
     ignore_in_loss: tuple[str, ...] = ()
     ignore_in_score: tuple[str, ...] = ()
     leave_out_of_mean: tuple[str, ...] = ()
@@ -84,7 +88,7 @@ class AugmentRecipe(Part):
     """What is done to training images. A preset fills every value that is not given."""
 
     preset: Literal["none", "light", "medium", "strong"] = "medium"
-    crop_px: tuple[int, int] | None = Field(
+    crop_px: tuple[Count, Count] | None = Field(
         None, description="rows, columns; none: the common image size, or at most 512 x 512"
     )
     flip_horizontal: Fraction | None = None
@@ -101,6 +105,12 @@ class AugmentRecipe(Part):
     saturation: Fraction | None = None
     blur_sigma_px: Annotated[float, Field(ge=0)] | None = None
     noise: Fraction | None = Field(None, description="standard deviation as a share of full scale")
+
+    @model_validator(mode="after")
+    def _rising_scale(self) -> AugmentRecipe:
+        if self.scale is not None and self.scale[0] > self.scale[1]:
+            raise ValueError("'scale' is a smallest and a largest factor, in this order")
+        return self
 
 
 class ModelRecipe(Part):
@@ -133,29 +143,43 @@ ClassWeighting = Literal[
 
 
 class LossRecipe(Part):
-    """A weighted sum of losses, such as `dice + 2*ce`."""
+    """A weighted sum of losses, such as `dice + 2*ce` or `tversky(alpha=0.3, beta=0.7) + ramp(0, 0.01)*boundary`."""
 
     formula: str = "dice + ce"
     class_weights: ClassWeighting | tuple[float, ...] = "none"
+    weighted_in: Literal["pixel", "all"] = Field(
+        "pixel", description="class weights count in losses that weigh pixels (ce, focal, boundary_ce), or in all"
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class OptimizerRecipe(Part):
     """How weights are moved."""
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
     lr: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    l2_convolutions: Annotated[float, Field(ge=0)] = Field(0.0, description="a penalty on convolution kernels alone")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd and rmsprop")
+    nesterov: bool = Field(False, description="of sgd")
     encoder_lr_factor: Positive = 1.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="each layer of the encoder learns at this share of the rate of the next one"
+    )
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
 
 
 class ScheduleRecipe(Part):
     """The learning rate over the budget, by step (or by the clock, with a budget in minutes)."""
 
-    name: Literal["constant", "cosine", "poly"] = "cosine"
+    name: Literal["constant", "step", "exponential", "poly", "cosine", "restarts", "one_cycle", "plateau"] = "cosine"
     warmup: Fraction = Field(0.03, description="share of the budget")
     final_factor: Fraction = 0.01
+    milestones: tuple[Fraction, ...] = Field((0.5, 0.75), description="shares of the budget at which step drops")
+    drop: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of a drop, of step and plateau")
+    patience: Count = Field(3, description="epochs without a better validation mIoU before plateau drops")
+    cycles: Count = Field(3, description="of restarts")
+    growth: Positive = Field(1.0, description="length of a cycle of restarts, as a multiple of the one before")
 
 
 class TrainingRecipe(Part):
@@ -167,7 +191,11 @@ class TrainingRecipe(Part):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay a step of the averaged weights; 0: off")
     early_stopping: Count | None = Field(None, description="epochs without a better validation mIoU")
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
+    devices: Count | Literal["auto"] = Field(
+        "auto",
+        description="processes, each with a GPU or its share of the cores; auto: as torchrun or srun say, else 1",
+    )
     compile: Literal["auto", "on", "off"] = "auto"
     tensorboard: bool = False
 
@@ -219,17 +247,28 @@ def make_recipe(tree: Mapping[str, Any], *, file: Path | None = None) -> Recipe:
         RecipeError: naming the first wrong key or value, what it may be, and the nearest right one.
     """
     try:
-        return Recipe.model_validate(dict(tree))
+        recipe = Recipe.model_validate(dict(tree))
+        recipe.as_dict()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = [str(step) for step in first["loc"]]
         if first["type"] == "extra_forbidden":
             menu = _keys_at(where[:-1])
             raise RecipeError(f"unknown key '{'.'.join(where)}'", mend=nearest(where[-1], menu), file=file) from None
-        message = first["msg"].removeprefix("Value error, ")
+        message = _PLAINLY.get(first["type"]) or plainly(first["msg"])
         value = first.get("input")
-        shown = "" if isinstance(value, (dict, Part)) else f" = {value!r}"
+        shown = "" if isinstance(value, (dict, Part)) else f" = {brief(value)}"
         raise RecipeError(f"'{'.'.join(where)}'{shown}: {message}", file=file) from None
+    except ValueError as error:  # lists within lists without end
+        raise RecipeError(f"cannot be written down ({error})", mend="shorten model.arguments", file=file) from None
+    return recipe
+
+
+_PLAINLY = {
+    "tuple_type": "this is a list, such as [1, 2]",
+    "dict_type": "this is a mapping, such as {key: value}",
+    "model_type": "this is a mapping, such as {key: value}",
+}
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
@@ -259,7 +298,7 @@ def _scalar(text: str) -> Any:
     """YAML 1.1 reads `3e-4` as a text; people mean the number."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # such as a date that there is not
         return text
     if isinstance(value, str):
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from segwright.data.card import read_card
 from segwright.data.pack import Pack, open_pack
 from segwright.data.sources import Source, open_source
 from segwright.data.splits import find_groups, read_split
-from segwright.errors import DataError, RecipeError, RunError
+from segwright.errors import DataError, RecipeError, RunError, brief
 from segwright.files import read_yaml
 from segwright.recipe import Recipe, make_recipe, override, read_recipe
 from segwright.types import SPLIT_NAMES
@@ -59,11 +60,35 @@ def recipe_for(
     minutes, epochs = budget
     if minutes is not None or epochs is not None:
         tree["training"] |= {"minutes": minutes, "epochs": epochs}
-    texts = overrides
+    base = make_recipe(tree, file=file)
+    recipe = override(base, assignments(overrides))
+    if start_from is not None and file is None:
+        _refuse_other_architecture(base, recipe, start_from)
+    return make_recipe(_with_absolute_paths(recipe.as_dict(), file=file))
+
+
+def _refuse_other_architecture(base: Recipe, recipe: Recipe, start_from: Path) -> None:
+    for key in ("name", "encoder", "arguments"):
+        had, asked = getattr(base.model, key), getattr(recipe.model, key)
+        if had != asked:
+            raise RecipeError(
+                f"'model.{key}' = {brief(asked)}, but {start_from} was trained with {brief(had)}",
+                mend="its weights fit no other architecture: leave this key or --from out",
+            )
+
+
+def assignments(
+    overrides: Mapping[str, object] | Iterable[str], *, budget: tuple[float | None, int | None] = (None, None)
+) -> list[str]:
+    """Keys and values, and a budget in minutes or epochs where one is given, as `key.path=value` texts."""
     if isinstance(overrides, Mapping):
         texts = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    recipe = override(make_recipe(tree, file=file), texts)
-    return make_recipe(_with_absolute_paths(recipe.as_dict(), file=file))
+    else:
+        texts = list(overrides)
+    minutes, epochs = budget
+    if minutes is None and epochs is None:
+        return texts
+    return [*texts, f"training.minutes={json.dumps(minutes)}", f"training.epochs={json.dumps(epochs)}"]
 
 
 def is_recipe(source: Path) -> bool:
@@ -84,7 +109,7 @@ def new_run(out: Path, *, name: str | None, source: Path) -> Path:
         stem = stem_of(source) if source.exists() else source.name
         number = next(number for number in range(1, 1_000_000) if not (out / f"{stem}-{number}").exists())
         return out / f"{stem}-{number}"
-    if not name or Path(name).name != name or name.startswith("."):
+    if not name or not name.isprintable() or Path(name).name != name or name.startswith("."):
         raise RunError(f"'{name}' is no name for a run", mend="use letters, digits, '-' and '_'; --out says where")
     if (out / name).exists():
         free = new_run(out, name=None, source=Path(name)).name
@@ -215,6 +240,7 @@ def other_images(run: Path, data: Path, *, split: str | None, progress: bool) ->
         colors=card.colors,
         mask_values=card.mask_values,
         void_values=card.void_values,
+        nearest=card.nearest,
     )
     source.require_classes(card.classes)
     pack = open_pack(source, progress=progress)
@@ -235,6 +261,8 @@ def _groups(pack: Pack, indices: list[int], spec: str | None) -> list[str] | Non
 def name_of_scores(data: Path, *, split: str | None) -> str:
     """How the scores of other data are called; never as one of the run's own sides."""
     name = stem_of(data) if split is None else f"{stem_of(data)}-{split}"
+    # Beside NAME.csv stand NAME_images.csv and NAME_examples.npz, which must not be those of another name.
+    name = re.sub(r"_(images|examples)$", r"-\1", name)
     return f"data-{name}" if name in SPLIT_NAMES else name
 
 
@@ -242,5 +270,7 @@ def stem_of(path: Path) -> str:
     """What data or a recipe are called; `recipe.yaml` and `data.yaml` by their folder."""
     resolved = path.resolve()
     if resolved.is_dir():
-        return resolved.name or "run"
-    return resolved.parent.name if resolved.name in ("recipe.yaml", "data.yaml") else resolved.stem
+        name = resolved.name or "run"
+    else:
+        name = resolved.parent.name if resolved.name in ("recipe.yaml", "data.yaml") else resolved.stem
+    return "".join(mark if mark.isprintable() else "_" for mark in name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
+from unicodedata import category
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from segwright.errors import RecipeError, nearest
 
 IGNORE_INDEX = 255
 """Pixels with this label count nowhere: not in a loss, not in a score."""
+
+_UNSHOWN = {"Cc", "Cs", "Zl", "Zp"}
+"""Kinds of Unicode that no name of a class may hold: controls, halves of pairs, ends of lines."""
 
 SplitName = Literal["train", "val", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
@@ -38,7 +42,7 @@ class ClassSet:
     """The classes of a task and what is done with each, by index 0..K-1.
 
     Attributes:
-        names: one name a class, all different.
+        names: one name a class, all different, on one line each; commas and HTML do no harm.
         colors: one (red, green, blue) a class, 0..255.
         ignore_in_loss: true pixels of these classes do not enter the loss.
         ignore_in_score: true pixels of these classes are dropped before scoring, and the classes leave the mean.
@@ -57,6 +61,9 @@ class ClassSet:
         if len(set(self.names)) != len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise RecipeError(f"class name '{twice}' stands twice", mend="give every class its own name")
+        odd = next((name for name in self.names if not name.strip() or set(map(category, name)) & _UNSHOWN), None)
+        if odd is not None:
+            raise RecipeError(f"class name {odd!r} cannot be shown", mend="use letters, digits, blanks and signs")
         if not 1 <= len(self.names) <= IGNORE_INDEX:
             raise RecipeError(f"{len(self.names)} classes", mend=f"use 1 to {IGNORE_INDEX} classes")
         if len(self.colors) != len(self.names):
@@ -117,8 +124,15 @@ class Batch:
         images: (N, C, H, W), as packed (uint8 as a rule).
         masks: (N, H, W) int64 with labels 0..K-1 or `IGNORE_INDEX`; None where unlabelled.
         index: (N,) positions in the pack.
+        share: where the images are tiles of one large image, the share of its valid pixels that they hold.
     """
 
     images: Images
     masks: Masks | None
     index: Integer[Tensor, " N"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    share: float | None = None
+
+    @property
+    def weight(self) -> float:
+        """How many images the batch stands for."""
+        return len(self.images) if self.share is None else self.share

@@ -6,19 +6,23 @@ imported when it is called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segwright import runs
 from segwright.bundle import load_bundle
+from segwright.errors import DataError, one_line
 from segwright.hardware import PrecisionChoice
 from segwright.prediction.predictor import Predictor
 from segwright.prediction.predictor import load as load_predictor
+from segwright.recipe import override
 
 if TYPE_CHECKING:
+    from segwright.auditing.verdict import Audit
     from segwright.evaluation.evaluate import Evaluation
     from segwright.prediction.files import Predicted
+    from segwright.recipe import Recipe
 
 
 def train(
@@ -50,25 +54,104 @@ def train(
     Raises:
         SegwrightError: the source, the recipe or the name cannot be used, or training cannot go on.
     """
+    from segwright.training.follow import follow
     from segwright.training.run import train as train_run
 
     recipe = runs.recipe_for(Path(source), start_from=_path(start_from), budget=(minutes, epochs), overrides=overrides)
+    follow(recipe.training.devices)
     run = runs.new_run(Path(out), name=name, source=Path(source))
+    if recipe.data.audit:
+        _refuse_poison(recipe, source=Path(source), progress=progress)
     train_run(recipe, run=run, start_from=_path(start_from), progress=progress)
     _score_and_report(run, progress=progress)
     return run
 
 
-def resume(run: str | Path, *, progress: bool = True) -> Path:
-    """Go on with a run that was stopped, with its own recipe, as if it had never been stopped.
+def audit(
+    source: str | Path,
+    *,
+    test: str | Path | None = None,
+    out: str | Path | None = None,
+    fix: str | Path | None = None,
+    probabilities: str | Path | None = None,
+    quick: bool = False,
+    weights: str | Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Look for what is wrong with a data set, and write what was found as pages and as JSON.
+
+    Args:
+        source: images with masks, in any form that `train` takes; what could not be trained on becomes a finding.
+        test: other data, for the test pictures that a model will meet.
+        out: the folder of the audit; none: `audit-NAME` beside where one stands.
+        fix: write a card there (.yaml) that reads the data as advised; pictures and masks are never touched.
+        probabilities: what a model says of images that it was not trained on, to find wrong masks.
+        quick: train a small model for that first, which takes minutes.
+        weights: a file of an encoder that tells which pictures are unlike all others.
+        progress: show how far it is.
+
+    Returns:
+        The folder, with audit.json, audit.html and examples/.
 
     Raises:
-        RunError: there is no such run, it cannot be resumed, or it is being written to.
+        SegwrightError: there is nothing to look at, or a file that is not ours would be overwritten.
     """
+    from segwright.auditing import record, repair, verdict
+    from segwright.reporting.audit_page import write_audit_page
+
+    data = runs.existing(Path(source))
+    other, told, encoder = (None if one is None else runs.existing(Path(one)) for one in (test, probabilities, weights))
+    folder = Path(f"audit-{runs.stem_of(data)}") if out is None else Path(out)
+    record.require_ours(folder)
+    if quick and told is not None:
+        raise DataError("stands beside --quick, which makes such a file", mend="leave one of the two out", file=told)
+    if fix is not None:
+        repair.require_free(Path(fix))
+    found = verdict.audit(
+        data,
+        test=other,
+        probabilities=told,
+        encoder_weights=encoder,
+        progress=progress,
+    )
+    if quick:
+        found = _with_a_models_opinion(found, folder, weights=encoder, progress=progress)
+    repaired = None if fix is None else repair.write_fixed_card(found, Path(fix))
+    record.write_audit(found, folder, repaired=repaired)
+    write_audit_page(folder)
+    return folder
+
+
+def resume(
+    run: str | Path,
+    *,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    overrides: Mapping[str, object] | Iterable[str] = (),
+    force: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Go on with a run that was stopped, with its own recipe, as if it had never been stopped.
+
+    Args:
+        run: its folder.
+        minutes: a new budget by the clock; what is spent already counts.
+        epochs: a new budget in epochs; those that are done already count.
+        overrides: other keys of the recipe to change.
+        force: go on though the recipe or the images are not those that the run was trained with.
+        progress: show how far it is.
+
+    Raises:
+        RunError: there is no such run, it cannot be resumed, it is being written to, or something changed.
+        RunStopped: a signal ended it again.
+    """
+    from segwright.training.follow import follow
     from segwright.training.run import train as train_run
 
     folder = runs.find_run(Path(run))
-    train_run(runs.recipe_of(folder), run=folder, resume=True, progress=progress)
+    changes = runs.assignments(overrides, budget=(minutes, epochs))
+    follow(override(runs.recipe_of(folder), changes).training.devices)
+    train_run(runs.recipe_of(folder), run=folder, resume=True, changes=changes, force=force, progress=progress)
     _score_and_report(folder, progress=progress)
     return folder
 
@@ -170,6 +253,52 @@ def load(
         WeightsError: its weights do not fit.
     """
     return load_predictor(Path(run), device=device, precision=precision, batch_size=batch_size)
+
+
+def _with_a_models_opinion(found: Audit, folder: Path, *, weights: Path | None, progress: bool) -> Audit:
+    """The audit with what a small model says that is trained, by parts, on what is left of the data."""
+    from segwright.auditing import quick, record, repair, verdict
+
+    # What was found so far is kept, should the training be stopped.
+    record.write_audit(found, folder)
+    card = repair.write_fixed_card(found, folder / "quick.yaml").card
+    told = quick.out_of_fold(card, folder / "probabilities.npz", weights=weights, progress=progress)
+    return verdict.with_probabilities(found, told)
+
+
+def _refuse_poison(recipe: Recipe, *, source: Path, progress: bool) -> None:
+    """Say what is worth a look, and stop on what would spoil the training.
+
+    Raises:
+        DataError: such a thing was found.
+        SegwrightError: as for the training itself.
+    """
+    from rich.console import Console
+
+    from segwright.auditing.poison import find_poison
+    from segwright.training.preparation import prepare
+
+    images = prepare(recipe, progress=progress)
+    data = recipe.data.path if runs.is_recipe(source) else source
+    console = Console(stderr=True, quiet=not progress, highlight=False)
+    grave = []
+    for finding in find_poison(images.pack, images.split, images.classes):
+        text = f"{finding.summary}{_first(finding.ids)}"
+        if finding.gravity == "mend":
+            grave.append(text)
+        else:
+            console.print(one_line(f"{text}. See: segwright audit {data}"), markup=False, soft_wrap=True)
+    if grave:
+        raise DataError(
+            "; ".join(grave),
+            mend=f"see them with 'segwright audit {data} --fix clean.yaml' and train clean.yaml, leave them out with "
+            "data.drop or data.drop_noise, or go on as it is with --no-audit (data.audit=false)",
+            file=data,
+        )
+
+
+def _first(ids: Sequence[str]) -> str:
+    return f" (first {', '.join(ids[:3])})" if ids else ""
 
 
 def _score_and_report(run: Path, *, progress: bool) -> None:

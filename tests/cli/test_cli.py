@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +89,9 @@ def test_predict_names_a_damaged_image_and_leaves_with_2(
     Image.new("RGB", (40, 32)).save(tmp_path / "in" / "good.png")
     (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG\r\n")
     assert call(tmp_path, "predict", str(home / "runs/first"), "in", "-o", "out") == 2
-    assert "left out bad" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "Left out bad" in said.out
+    assert "1 of 2 images" in said.err
     assert (tmp_path / "out" / "good.png").exists()
 
 
@@ -121,7 +125,10 @@ def test_short_options_become_keys(home: Path) -> None:
         (["train", "photos", "-o", "optimizer.lrr=1"], "unknown key 'optimizer.lrr'. Did you mean 'lr'?"),
         (["train", "photos", "-o", "optimizer"], "is no assignment"),
         (["train", "photos", "--epochs", "1", "--minutes", "1"], "in epochs or in minutes, not both"),
-        (["train", "runs/first", "--resume", "--epochs", "9"], "its own recipe"),
+        (["train", "runs/first", "--resume", "-o", "optimizer.lr=0.5"], "optimizer.lr: 0.001 -> 0.5"),
+        (["train", "runs/first", "--resume", "-o", "model.name=fpn", "--force"], "this would be another run"),
+        (["train", "runs/first", "--resume", "--name", "second"], "under its own name"),
+        (["train", "photos", "--force"], "--force is for --resume"),
         (["train", "photos", "--from", "runs/furst"], "there are: first"),
         (["evaluate", "runs/first", "--split", "tset"], "no images in 'tset'"),
         (["evaluate", "runs/nothing"], "runs/nothing: is missing"),
@@ -155,6 +162,30 @@ def test_interrupt_leaves_with_130(home: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(verbs, "report", interrupted)
     assert call(home, "report", "runs/first") == 130
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="only there signals are caught")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_while_training_names_the_command_that_goes_on(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    from segwright.training.module import SegmentationModule
+
+    original = SegmentationModule.training_step
+
+    def step(self: SegmentationModule, *arguments: object) -> object:
+        os.kill(os.getpid(), number)
+        return original(self, *arguments)
+
+    name = f"stopped-{code}"
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationModule, "training_step", step)
+        assert call(home, "train", "photos", "--name", name, "--epochs", "1", *SMALL) == code
+    error = capsys.readouterr().err
+    assert f"segwright: stopped by {number.name}; go on with: segwright train runs/{name} --resume\n" in error
+    if number == signal.SIGTERM:
+        assert call(home, "train", f"runs/{name}", "--resume", "--epochs", "2") == 0
+        assert (home / "runs" / name / "report.html").exists()
 
 
 def test_lists_of_models_weights_and_cache(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,3 +301,13 @@ def test_scores_stand_at_native_size_whatever_the_working_size(home: Path, tmp_p
     assert call(tmp_path, *words) == 0
     with np.load(tmp_path / "runs/small/scores/val.npz") as scores:
         assert scores["confusion"].sum() == len(scores["ids"]) * 32 * 48
+
+
+def test_lists_of_losses_optimisers_and_schedules(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, word in (("losses", "focal_tversky"), ("optimizers", "rmsprop"), ("schedules", "one_cycle")):
+        assert call(home, verb) == 0
+        assert word in capsys.readouterr().out
+    assert call(home, "schedules", "--plot", "rates.svg") == 0
+    assert (home / "rates.svg").read_text().count("<svg") == 1
+    assert call(home, "schedules", "--plot", "rates.svg") == 2
+    assert "exists already" in capsys.readouterr().err

@@ -11,7 +11,9 @@ from segwright.data import loader as loader_module
 from segwright.data.loader import EvalLoader, TrainLoader
 from segwright.data.pack import Pack, pack_arrays
 from segwright.data.prefetch import PrefetchLoader
-from segwright.errors import DataError, RunError
+from segwright.errors import DataError, RecipeError, RunError
+from segwright.losses import build_loss
+from segwright.metrics import confusion_per_image
 from segwright.types import Batch
 
 
@@ -154,6 +156,27 @@ def test_faults_of_the_background_reach_the_reader(monkeypatch):
         next(iter(ahead))
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_shares_of_several_processes_join_to_the_batch_of_one(processes):
+    pack, indices = numbered(30), list(range(30))
+    whole = train_loader(pack, indices, batch_size=7, preset="strong")
+    shares = [whole.share(rank, of=processes) for rank in range(processes)]
+    assert whole.state_dict() == shares[-1].state_dict()
+    for parts in zip(*shares, strict=True):
+        batch = next(iter(whole))
+        images, masks, index = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("images", "masks", "index")
+        )
+        assert same(Batch(images, masks, index), batch)
+        assert torch.equal(index, batch.index)
+        assert max(len(part.index) for part in parts) - min(len(part.index) for part in parts) <= 1
+
+
+def test_more_processes_than_images_in_a_batch_are_refused():
+    with pytest.raises(RecipeError, match="batches of 4 images are too few for 5 processes"):
+        train_loader(numbered(9), list(range(9)), batch_size=4).share(0, of=5)
+
+
 def mixed() -> Pack:
     sizes = [(4, 6), (8, 8), (4, 6), (4, 6), (8, 8), (4, 6), (5, 5)]
     images = [np.full((1, *size), i, dtype=np.uint8) for i, size in enumerate(sizes)]
@@ -177,12 +200,66 @@ def test_evaluation_shows_every_image_once_at_its_own_size():
     assert [batch.index.tolist() for batch in EvalLoader(pack, [], batch_size=2)] == []
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+def test_several_processes_have_the_batches_of_one_each_once(processes):
+    pack, indices = mixed(), [6, 5, 4, 3, 2, 1, 0]
+    whole = EvalLoader(pack, indices, batch_size=2)
+    shares = [whole.share(rank, of=processes) for rank in range(processes)]
+    dealt = [batch.index.tolist() for share in shares for batch in share]
+    assert sorted(dealt) == sorted(batch.index.tolist() for batch in whole)
+    assert sum(len(share) for share in shares) == len(whole)
+    assert {share.count for share in shares} == {7}
+
+
 def test_large_images_come_in_small_batches(monkeypatch):
     monkeypatch.setattr(loader_module, "MAX_BATCH_PIXELS", 100)
     batches = [len(batch.index) for batch in EvalLoader(numbered(7), list(range(7)), batch_size=8)]
     assert batches == [2, 2, 2, 1]
     monkeypatch.setattr(loader_module, "MAX_BATCH_PIXELS", 10)
     assert [len(batch.index) for batch in EvalLoader(numbered(3), [0, 1, 2], batch_size=8)] == [1, 1, 1]
+
+
+def large(rng: np.random.Generator) -> Pack:
+    """Two images that are cut into tiles, the second unlabelled, and one that is not."""
+    images = [rng.integers(0, 256, (2, *size), dtype=np.uint8) for size in ((150, 210), (130, 100), (20, 30))]
+    masks = [rng.choice(np.array([0, 1, 2, 255], dtype=np.uint8), image.shape[1:]) for image in images]
+    return pack_arrays(images, [masks[0], None, masks[2]])
+
+
+def test_tiles_of_a_large_image_show_each_labelled_pixel_once(monkeypatch, rng):
+    monkeypatch.setattr("segwright.data.tiles.LARGE_IMAGE_PX", 5000)
+    pack = large(rng)
+    loader = EvalLoader(pack, [0, 1, 2], batch_size=3, tile_px=96)
+    batches = list(loader)
+    assert len(batches) == len(loader) > 3
+    assert loader.count == 3
+    assert sum(batch.weight for batch in batches) == pytest.approx(3)
+    for i in range(3):
+        own = [batch for batch in batches if batch.index[0] == i]
+        assert sum(batch.weight for batch in own) == pytest.approx(1)
+        assert all((batch.share is None) == (i == 2) for batch in own)
+        assert all((batch.masks is None) == (i == 1) for batch in own)
+        assert all(len(batch.index) == len(batch.images) <= 3 for batch in own)
+    shown = torch.cat([batch.masks.flatten() for batch in batches if batch.index[0] == 0])
+    np.testing.assert_array_equal(torch.bincount(shown, minlength=256)[:255], pack.class_pixels[0, :255])
+    assert len(list(EvalLoader(pack, [0, 1, 2], batch_size=3, tile_px=None))) == 3
+
+
+def test_scores_and_mean_losses_of_tiles_are_those_of_the_image(monkeypatch, rng):
+    pack = large(rng)
+    loss = build_loss("ce", num_classes=3)
+    weights = torch.tensor(rng.normal(size=(3, 2, 1, 1)), dtype=torch.float32)
+    sums = []
+    for limit in (5000, 10**9):
+        monkeypatch.setattr("segwright.data.tiles.LARGE_IMAGE_PX", limit)
+        total, counts = 0.0, torch.zeros(3, 3, dtype=torch.int64)
+        for batch in EvalLoader(pack, [0, 2], batch_size=2, tile_px=64):
+            logits = torch.nn.functional.conv2d(batch.images.float() / 255, weights)
+            total += float(loss(logits, batch.masks)) * batch.weight
+            counts += confusion_per_image(logits.argmax(1), batch.masks, num_classes=3).sum(0)
+        sums.append((total, counts))
+    assert sums[0][0] == pytest.approx(sums[1][0], rel=1e-5)
+    assert torch.equal(sums[0][1], sums[1][1])
 
 
 def test_batches_of_one_size_are_even():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from PIL import Image
 
 from segwright.data import pack as pack_module
 from segwright.data.pack import Pack, open_pack, pack_arrays
-from segwright.data.pack_cache import cache_entries, cache_folder, clear_cache, find_slot
+from segwright.data.pack_cache import Slot, cache_entries, cache_folder, clear_cache, find_slot
 from segwright.data.packing import decode_all, neighbour_correlation
 from segwright.data.sources import Source, open_source
 from segwright.errors import DataError, MaskError, OutputError
@@ -207,6 +209,51 @@ def test_two_runs_pack_once(photos, cache, decodings):
         thread.join(20)
     assert len(found) == 2
     assert decodings == [3]
+
+
+def packer(photos: Path, cache: Path, *, pause: bool) -> subprocess.Popen[str]:
+    """A process that opens the pack; with `pause` it says so and stays in the middle of writing."""
+    hold = "p.write_pack = lambda source, folder, **others: print('half', flush=True) or time.sleep(60)"
+    program = f"""
+import time
+from pathlib import Path
+from segwright.data import pack as p
+from segwright.data.sources import open_source
+{hold if pause else ""}
+print(len(p.open_pack(open_source(Path({str(photos)!r})), cache=Path({str(cache)!r}), progress=False)), flush=True)
+"""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", program], stdout=pipe, stderr=pipe, text=True)
+
+
+def test_a_second_process_waits_and_says_so_and_takes_over_from_a_killed_one(photos, cache):
+    with packer(photos, cache, pause=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "half\n"
+        assert [path.suffix for path in cache.glob(".*.part")] == [".part"]
+        with packer(photos, cache, pause=False) as second:
+            assert second.stderr is not None
+            assert "Another process is packing the same images; waiting for it." in second.stderr.readline()
+            first.kill()
+            assert second.communicate(timeout=60)[0] == "3\n"
+    assert len(cache_entries(cache)) == 1
+    assert not list(cache.glob(".*.part"))
+
+
+def test_leftovers_of_other_packs_are_swept_unless_their_process_lives(photos, cache, tmp_path):
+    mine = opened(photos, cache).folder
+    assert mine is not None
+    for name in ("0" * 24, "1" * 24, "notes"):
+        (cache / f".{name}.part").mkdir()
+        (cache / f".{name}.part" / "images.bin").write_bytes(b"x" * 1000)
+    alive = Slot(cache / ("1" * 24), fingerprint="")
+    with alive.locked(shared=False):
+        opened(photos, cache, working_size_px=9)
+        assert {path.name for path in cache.glob(".*.part")} == {f".{'1' * 24}.part", ".notes.part"}
+    count, size = clear_cache(cache)
+    assert count == 2
+    assert size > 1000
+    assert {path.name for path in cache.glob(".*.part")} == {".notes.part"}
 
 
 def test_the_cache_is_listed_and_cleared(photos, cache, tmp_path):

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from segwright.bundle import Bundle
-from segwright.data.pack import Pack, open_pack
+from segwright.data.pack import Pack, open_pack, pack_arrays
 from segwright.data.sources import open_source
 from segwright.data.synthetic import TERRAIN_COLORS, TERRAIN_NAMES, terrain, write_image
 from segwright.errors import DataError, MaskError
+from segwright.evaluation.counting import Counted, Network
 from segwright.evaluation.evaluate import Evaluation, evaluate
 from segwright.evaluation.examples import LONGER_SIDE_PX, ExampleKeeper
 from segwright.evaluation.summary import prevalent, summarize
@@ -91,8 +92,30 @@ def test_counts_equal_a_plain_loop(pack: Pack, result: Evaluation) -> None:
     assert result.summary["images"] == 9
 
 
+def test_large_images_are_counted_in_tiles(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segwright.evaluation.counting.choose_precision", lambda name, device: "fp32")
+    labelled = np.flatnonzero(pack.has_mask)[:2].tolist()
+    images = [np.tile(pack.image(i), (1, 5, 5)) for i in labelled]
+    masks = [np.tile(pack.mask(i), (5, 5)) for i in labelled]
+    large = pack_arrays([*images, images[0][:, :40, :50]], [*masks, masks[0][:40, :50]])
+
+    def counted() -> list[Counted]:
+        network = Network(make_bundle(), torch.device("cpu"), batch_size=2, tile_px=160)
+        return sorted(network.count(large, [2, 1, 0]), key=lambda one: one.index)
+
+    whole = counted()
+    monkeypatch.setattr("segwright.data.tiles.LARGE_IMAGE_PX", 10_000)
+    for one, other in zip(whole, counted(), strict=True):
+        assert one.index == other.index
+        assert one.confusion.sum() == large.class_pixels[one.index, :5].sum()
+        # Tiles may sum in another order than the image as a whole.
+        assert (one.pred != other.pred).sum() <= 4
+        assert np.abs(one.confusion - other.confusion).sum() <= 8
+        assert np.abs(one.boundary - other.boundary).sum() <= 32
+
+
 def test_float32_counts_are_exactly_those_of_the_loop(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segwright.evaluation.evaluate.choose_precision", lambda name, device: "fp32")
+    monkeypatch.setattr("segwright.evaluation.counting.choose_precision", lambda name, device: "fp32")
     expected = plain_loop(make_bundle(), pack)
     labelled = np.flatnonzero(pack.has_mask)
     exact = evaluate(make_bundle(), pack, labelled, split_name="x", out=None, device="cpu", progress=False)

@@ -16,6 +16,10 @@ from segwright.models.library import LIBRARY, encoders_of
 FIVE = {"decoder_channels": [16, 16, 8, 8, 8]}
 SMALL: dict[str, dict] = {
     "unet": {"depth": 3, "width": 4},
+    "encoder_decoder": {"width": 4},
+    "residual_autoencoder": {"width": 4},
+    "unet_without_pooling": {"width": 4},
+    "baseline_decoder": {"width": 4},
     "smp_unet": FIVE,
     "unetplusplus": FIVE,
     "manet": FIVE,

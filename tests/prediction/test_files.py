@@ -32,7 +32,7 @@ def predictor() -> Predictor:
 
 @pytest.fixture
 def photos(tmp_path: Path, rng: np.random.Generator) -> Path:
-    folder = tmp_path / "photos"
+    folder = tmp_path / "snaps"
     (folder / "north").mkdir(parents=True)
     for name, size in (("one.png", (20, 30)), ("two.jpg", (24, 16)), ("north/three.png", (20, 30))):
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
@@ -88,7 +88,7 @@ def test_arrays_become_arrays(tmp_path: Path, rng: np.random.Generator, predicto
 
 def test_masks_never_go_into_the_folder_of_the_images(tmp_path: Path, photos: Path, predictor: Predictor) -> None:
     before = sorted(tmp_path.rglob("*"))
-    for out in (photos, photos / "masks", tmp_path / "masks" / ".." / "photos"):
+    for out in (photos, photos / "masks", tmp_path / "masks" / ".." / "snaps"):
         with pytest.raises(OutputError, match="inside the folder of the images"):
             predict_files(predictor, photos, out=out)
     with pytest.raises(OutputError, match="inside the folder of the images"):
@@ -200,3 +200,58 @@ def test_masks_beside_the_images_are_not_looked_at(tmp_path: Path, photos: Path,
         Image.open(photos / "one.png").save(tmp_path / "half" / "images" / f"{name}.png")
     (tmp_path / "half" / "masks" / "a.png").write_bytes(b"damaged")
     assert predict_files(predictor, tmp_path / "half", out=tmp_path / "masks").images == 2
+
+
+def test_overlays_of_large_images_are_small(
+    tmp_path: Path, photos: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = predict_files(predictor, photos, out=tmp_path / "plain")
+    monkeypatch.setattr("segwright.data.tiles.LARGE_IMAGE_PX", 500)
+    monkeypatch.setattr("segwright.prediction.files.LARGEST_OVERLAY_PX", 15)
+    done = predict_files(predictor, photos, out=tmp_path / "masks", overlays=True)
+    for name, size in (("one", (15, 10)), ("gray", (14, 12))):
+        with Image.open(done.masks / "overlays" / f"{name}.png") as overlay:
+            assert overlay.size == size
+        assert (done.masks / f"{name}.png").read_bytes() == (plain.masks / f"{name}.png").read_bytes()
+
+
+def test_a_prediction_never_becomes_a_label(tmp_path: Path, photos: Path, predictor: Predictor) -> None:
+    (tmp_path / "set").mkdir()
+    photos.rename(tmp_path / "set" / "images")
+    images = tmp_path / "set" / "images"
+    for source, out in (
+        (images, tmp_path / "set" / "masks"),
+        (images / "one.png", tmp_path / "set" / "masks"),
+        (images / "one.png", tmp_path / "set" / "masks" / "one.png"),
+        (images / "one.png", images / "one_mask.png"),
+        (images / "two.jpg", images / "two.png"),
+    ):
+        with pytest.raises(OutputError, match="take this prediction for the label of"):
+            predict_files(predictor, source, out=out)
+    assert not (tmp_path / "set" / "masks").exists()
+    assert predict_files(predictor, images, out=tmp_path / "set" / "predicted").images == 4
+
+
+def test_what_fails_at_once_leaves_nothing(tmp_path: Path, photos: Path, predictor: Predictor) -> None:
+    for path in photos.rglob("*.*g"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="no image could be predicted"):
+        predict_files(predictor, photos, out=tmp_path / "deep" / "out")
+    assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize("name", [TABLE, f".{TABLE}.part"])
+@pytest.mark.parametrize("content", ["my notes\n", '{"image": 3}\n', '{"id": "a", "written": 3}\n', None])
+def test_a_table_that_is_not_ours(
+    tmp_path: Path, photos: Path, predictor: Predictor, name: str, content: str | None
+) -> None:
+    (tmp_path / "out").mkdir()
+    if content is None:
+        (tmp_path / "out" / name).mkdir()
+    else:
+        (tmp_path / "out" / name).write_text(content)
+    before = sorted((tmp_path / "out").iterdir())
+    if name == TABLE or content in ("my notes\n", '{"image": 3}\n', None):
+        with pytest.raises(OutputError, match="is no table of segwright"):
+            predict_files(predictor, photos, out=tmp_path / "out")
+        assert sorted((tmp_path / "out").iterdir()) == before

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from segwright.bundle import Bundle, save_bundle
 from segwright.errors import DataError, RecipeError
 from segwright.models import ModelSpec, build_model
-from segwright.prediction.predictor import Predictor, as_image, fit, load, scale_down
+from segwright.prediction.fitting import as_image, fit, scale_down
+from segwright.prediction.predictor import Predictor, load
 from segwright.types import ClassSet
 
 CLASSES = ClassSet(("a", "b", "c", "d"), ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)))
@@ -169,3 +170,37 @@ def test_wrong_settings_are_refused() -> None:
         Predictor(bundle, device="toaster")
     with pytest.raises(RecipeError, match="fp16"):
         Predictor(bundle, device="cpu", precision="fp16")
+
+
+def test_large_images_go_through_in_tiles(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    monkeypatch.setattr("segwright.data.tiles.LARGE_IMAGE_PX", 10_000)
+    bundle = make_bundle()
+    images = [picture(rng, 30, 40), picture(rng, 150, 210), picture(rng, 30, 40), picture(rng, 140, 90, channels=1)]
+    whole = Predictor(bundle, device="cpu", precision="fp32", tile_px=None)
+    tiled = Predictor(bundle, device="cpu", precision="fp32", tile_px=128)
+    for one, other in zip(whole.predict_many(images, probs=True), tiled.predict_many(images, probs=True), strict=True):
+        assert one.probs is not None
+        assert other.probs is not None
+        np.testing.assert_allclose(one.probs, other.probs, atol=1e-5)
+        assert (one.mask == other.mask).mean() > 0.999
+        assert one.shares == pytest.approx(other.shares, abs=1e-3)
+    with pytest.raises(RecipeError, match="tiles of 20 pixels"):
+        Predictor(bundle, device="cpu", tile_px=20)
+
+
+def test_large_images_are_seen_at_the_working_size(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    bundle = make_bundle(info={"input": {"working_size_px": 60}})
+    image = picture(rng, 150, 210)
+    whole = Predictor(bundle, device="cpu", precision="fp32").predict(image, probs=True)
+    monkeypatch.setattr("segwright.data.tiles.LARGE_IMAGE_PX", 10_000)
+    large = Predictor(bundle, device="cpu", precision="fp32").predict(image, probs=True)
+    assert whole.probs is not None
+    assert large.probs is not None
+    np.testing.assert_allclose(whole.probs, large.probs, atol=1e-5)
+
+
+def test_scaling_down_does_not_depend_on_the_order_in_memory(rng: np.random.Generator) -> None:
+    for channels in (1, 3, 4, 5):
+        planes = picture(rng, 50, 70, channels=channels)
+        pixels = np.ascontiguousarray(planes.transpose(1, 2, 0)).transpose(2, 0, 1)
+        np.testing.assert_array_equal(scale_down(planes, longer_side_px=30), scale_down(pixels, longer_side_px=30))

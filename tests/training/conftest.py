@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,18 +9,18 @@ import pytest
 from PIL import Image
 
 from segwright.recipe import Recipe, make_recipe
+from segwright.training import state
 
 SIZE = 32
 Folder = Callable[..., Path]
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Folder:
+@pytest.fixture(scope="session")
+def write_photos() -> Folder:
     """Writes a folder of pictures whose left part is dark (class 0) and whose right part is bright (class 1)."""
 
-    def write(count: int = 12, *, name: str = "photos", seed: int = 0) -> Path:
+    def write(root: Path, *, count: int, seed: int = 0) -> Path:
         rng = np.random.default_rng(seed)
-        root = tmp_path / name
         for part in ("images", "masks"):
             (root / part).mkdir(parents=True)
         for i in range(count):
@@ -33,6 +34,16 @@ def photos(tmp_path: Path) -> Folder:
 
 
 @pytest.fixture
+def photos(tmp_path: Path, write_photos: Folder) -> Folder:
+    """The same, in this test's own folder."""
+
+    def write(count: int = 12, *, name: str = "photos", seed: int = 0) -> Path:
+        return write_photos(tmp_path / name, count=count, seed=seed)
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., Recipe]:
     """A recipe that trains in a second or two."""
 
@@ -48,3 +59,10 @@ def tiny() -> Callable[..., Recipe]:
         return make_recipe(tree)
 
     return make
+
+
+@pytest.fixture
+def save_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run save its state after every step."""
+    monkeypatch.setattr(state, "RESUME_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(state, "SAVING_SHARE", math.inf)

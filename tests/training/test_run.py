@@ -49,6 +49,7 @@ class StoppedError(Exception):
     """Thrown into a run."""
 
 
+@pytest.mark.usefixtures("save_always")
 def test_a_run_that_was_cut_short_goes_on_to_the_same_weights(
     photos: Folder, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,7 +60,6 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_weights(
         if trainer.current_epoch == 2:  # type: ignore[attr-defined]
             raise StoppedError
 
-    monkeypatch.setattr("segwright.training.recorder.RESUME_EVERY_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.NanWatch, "on_train_batch_start", cut)
         with pytest.raises(StoppedError):

@@ -10,7 +10,7 @@ whole type.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -51,6 +51,11 @@ class ColorDraw:
     blur_sigma_px: Float[np.ndarray, " N"] | None
     noise: Float[np.ndarray, " N"] | None
     noise_start: Int[np.ndarray, " N"]
+
+    def part(self, rows: slice) -> ColorDraw:
+        """The parameters of some of the images."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return ColorDraw(*(None if value is None else value[rows] for value in values))  # type: ignore[arg-type]  # by field
 
     @property
     def changes_tone(self) -> bool:

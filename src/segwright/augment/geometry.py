@@ -28,6 +28,9 @@ CHANNELS_AT_ONCE = 4
 LARGEST_SIDE_PX = 32_766
 """OpenCV addresses the pixels of a warped image with 16 bits."""
 
+LARGEST_COPY_PX = 4_000_000
+"""Bands are copied apart where there are too many for one call; of a larger image only what the map can read."""
+
 _QUARTER_TURNS = np.array(
     [[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]], dtype=np.float64
 )
@@ -154,8 +157,10 @@ def _run(start: int, *, step: int, count: int, side: int) -> slice | None:
 
 
 def _within_reach(array: np.ndarray, matrix: np.ndarray, *, crop_px: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a very large image to the pixels that the map can read, because OpenCV cannot address it whole."""
-    if max(array.shape[:2]) <= LARGEST_SIDE_PX:
+    """Cut a large image to the pixels that the map can read, where OpenCV cannot address or take it whole."""
+    many_bands = array.ndim == 3 and array.shape[2] > CHANNELS_AT_ONCE
+    copied_px = array.shape[0] * array.shape[1] if many_bands else 0
+    if max(array.shape[:2]) <= LARGEST_SIDE_PX and copied_px <= LARGEST_COPY_PX:
         return array, matrix
     right, bottom = crop_px[1] - 1, crop_px[0] - 1
     corners = matrix @ np.array([[0, right, 0, right], [0, 0, bottom, bottom], [1, 1, 1, 1]], dtype=np.float64)

@@ -42,6 +42,10 @@ class Draw:
     matrices: Float[np.ndarray, "N 2 3"]
     color: ColorDraw
 
+    def part(self, rows: slice) -> Draw:
+        """The parameters of some of the images."""
+        return Draw(self.matrices[rows], self.color.part(rows))
+
 
 def draw(
     policy: Policy,

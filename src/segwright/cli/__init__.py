@@ -1,24 +1,40 @@
 """The command line: one file a verb; parse, call, print.
 
-Exit codes: 0 done, 1 a fault of segwright itself, 2 something the user can mend, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a fault of segwright itself, or data that must be mended (audit), 2 something the user can mend,
+128 + n stopped by signal n (Ctrl-C 130, SIGTERM 143).
 """
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from segwright.cli import cache, evaluate, models, predict, report, train, weights
+from segwright.cli import (
+    audit,
+    cache,
+    evaluate,
+    losses,
+    models,
+    optimizers,
+    predict,
+    report,
+    schedules,
+    train,
+    weights,
+)
 from segwright.cli.text import examples
-from segwright.errors import SegwrightError
+from segwright.errors import SegwrightError, one_line, plainly
 
 app = typer.Typer(
     name="segwright",
     help="A few hundred labelled images become a segmentation model that you can trust.",
     epilog=examples(
+        "segwright audit photos/",
         "segwright train photos/ --minutes 15",
         "segwright evaluate runs/photos-1",
         "segwright predict runs/photos-1 new_photos/ -o masks/",
@@ -28,11 +44,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog=audit.EXAMPLES)(audit.audit)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=predict.EXAMPLES)(predict.predict)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=models.EXAMPLES)(models.models)
+app.command(epilog=losses.EXAMPLES)(losses.losses)
+app.command(epilog=optimizers.EXAMPLES)(optimizers.optimizers)
+app.command(epilog=schedules.EXAMPLES)(schedules.schedules)
 app.command(epilog=weights.EXAMPLES)(weights.weights)
 app.command(epilog=cache.EXAMPLES)(cache.cache)
 
@@ -59,13 +79,54 @@ def main() -> None:
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     debug = "--debug" in words[:end]
+    words = [word for word in words[:end] if word != "--debug"] + words[end:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold letters that the terminal has not
+    odd = next((word for word in words if any("\ud800" <= mark <= "\udfff" for mark in word)), None)
+    if odd is not None:  # it could be written into no JSON and no YAML
+        _leave(f"'{odd}' is no Unicode (UTF-8). Rename the file or folder.", code=2)
     try:
-        app(args=[word for word in words[:end] if word != "--debug"] + words[end:], prog_name="segwright")
-    except SegwrightError as error:
-        if debug:
+        code = app(args=words or ["--help"], prog_name="segwright", standalone_mode=False)
+    except (SegwrightError, OSError, MemoryError) as error:
+        if debug or (isinstance(error, OSError) and error.errno not in _OUTSIDE):
             raise
-        print(f"segwright: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        _leave(_worded(error), code=2)
+    except UsageError as error:
+        _leave(_worded_usage(error), code=2)
     except KeyboardInterrupt:
-        print("segwright: stopped", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+        _leave("stopped", code=130)
+    if code == 130:
+        _leave("stopped", code=130)
+    sys.exit(code if words else 2)
+
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""What Typer raises for a wrong option or argument; its versions keep it in different places."""
+
+_OUTSIDE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE,
+    errno.EIO, errno.ESTALE,
+)  # fmt: skip
+"""Faults of the disk and of rights, which may strike anywhere; other faults of the system are ours."""
+
+
+def _leave(text: str, *, code: int) -> NoReturn:
+    print(f"segwright: {one_line(text)}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+def _worded(error: SegwrightError | OSError | MemoryError) -> str:
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = "free some space or choose another folder" if full else "check the path, its length and its rights"
+        return str(SegwrightError(f"cannot be used ({error.strerror})", mend=mend, file=error.filename))
+    if isinstance(error, MemoryError):
+        return "the memory of this machine is not enough. Set data.working_size_px, or use a smaller batch or crop."
+    return str(error)
+
+
+def _worded_usage(error: Any) -> str:
+    message = plainly(error.format_message()).rstrip(".")
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "segwright"
+    return f"{message}{'' if message.endswith('?') else '.'} See: {command} --help"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from segwright.cli.text import examples, say, shown
+from segwright.errors import DataError, one_line
 
 EXAMPLES = examples(
     "segwright predict runs/night-1 new_photos/ -o masks/",
@@ -39,7 +40,11 @@ def predict(
     say(f"{done.images} images in {done.seconds:.1f} s ({done.images / max(done.seconds, 1e-9):.1f} images/s)")
     say(f"Masks: {shown(done.masks)}")
     say(f"Table: {shown(done.table)}")
+    for note in done.notes:
+        say(f"Note: {one_line(note)}")
     for name, reason in done.failed.items():
-        typer.echo(f"left out {name}: {reason}", err=True)
+        say(f"Left out {one_line(name)}: {reason}")
     if done.failed:
-        raise typer.Exit(2)
+        count = f"{len(done.failed)} of {len(done.failed) + done.images} images left out"
+        first = next(iter(done.failed.values())).rstrip(".")
+        raise DataError(f"{count}; the first one: {first}", file=source)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from segwright.errors import one_line
+
 
 def examples(*lines: str) -> str:
     """Examples for the foot of a help page, one a line."""
@@ -25,11 +27,11 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], 
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     for head in heads:
         table.add_column(head, justify="right" if head in right else "left")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(one_line(cell)) for cell in row))
     Console().print(table)
 
 
@@ -43,9 +45,9 @@ def say(text: str) -> None:
 def shown(path: Path) -> str:
     """A path as short as it can be given again."""
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
+        return one_line(str(path.resolve().relative_to(Path.cwd())))
     except ValueError:
-        return str(path)
+        return one_line(str(path))
 
 
 def size_text(size_bytes: int) -> str:

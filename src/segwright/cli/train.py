@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from segwright.cli.text import examples, say, shown
-from segwright.errors import RunError
+from segwright.errors import RecipeError, RunError, RunStopped
 
 EXAMPLES = examples(
     "segwright train photos/",
@@ -17,6 +18,7 @@ EXAMPLES = examples(
     "segwright train recipe.yaml -o model.name=unet -o optimizer.lr=3e-4",
     "segwright train new_photos/ --from runs/night-1",
     "segwright train runs/night-1 --resume",
+    "segwright train runs/night-1 --resume --epochs 200",
 )
 
 
@@ -40,21 +42,40 @@ def train(
     start_from: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Go on from this run's model, with its recipe.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a run that was stopped, or that --epochs or --minutes give more."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --resume: though the recipe or the images changed.")
+    ] = False,
+    no_audit: Annotated[
+        bool, typer.Option("--no-audit", help="Train even on data that would poison the model.")
+    ] = False,
 ) -> None:
     """Train a model, score it on the validation images and write its report."""
     from segwright import verbs
 
     changes = _changes(classes=classes, ignore_in_score=ignore_in_score, split=split) + (override or [])
-    if resume:
-        if changes or name or minutes or epochs or start_from:
-            mend = "leave the other options out, or start a new run with --from"
-            raise RunError("a resumed run goes on with its own recipe", mend=mend, file=data)
-        run = verbs.resume(data)
-    else:
-        run = verbs.train(
-            data, name=name, out=out, minutes=minutes, epochs=epochs, overrides=changes, start_from=start_from
-        )
+    if no_audit:
+        changes.append("data.audit=false")
+    if minutes and epochs:
+        raise RecipeError("give a budget in epochs or in minutes, not both")
+    if resume and (name or start_from):
+        mend = "leave --name and --from out, or start a new run"
+        raise RunError("a run is resumed under its own name, from its own state", mend=mend, file=data)
+    if force and not resume:
+        raise RunError("--force is for --resume", mend="leave it out; runs are never overwritten", file=data)
+    try:
+        if resume:
+            run = verbs.resume(data, minutes=minutes, epochs=epochs, overrides=changes, force=force)
+        else:
+            run = verbs.train(
+                data, name=name, out=out, minutes=minutes, epochs=epochs, overrides=changes, start_from=start_from
+            )
+    except RunStopped as stop:
+        print(f"segwright: {stop}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(128 + stop.signal_number) from None
     show_scores(run, name="val")
     say(f"Run:    {shown(run)}")
     say(f"Report: {shown(run / 'report.html')}")

@@ -6,6 +6,7 @@ r"""The card of a data set, `data.yaml`: where it is, how it is read, and what w
     colors: [[86, 180, 233], [230, 159, 0], [153, 153, 153]]
     mask_values: [0, 1, 2]
     void_values: [255]
+    nearest: true                         # values in between are read as the nearest of these
     ignore_in_score: [sky]
     split: split.json                     # or {train: [ids], val: [ids]}
     groups: '(flight\d+)_'                # or a file of groups
@@ -18,17 +19,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from segwright.errors import DataError, nearest
+from segwright.errors import DataError, brief, nearest, plainly
 from segwright.files import read_yaml, write_yaml
 from segwright.types import SplitName
 
 CARD_SUFFIXES = (".yaml", ".yml")
 GROUP_SUFFIXES = (".json", ".npz", ".npy")
 """Groups with one of these endings are a file; all else is a regular expression."""
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 RULES = ("ignore_in_loss", "ignore_in_score", "leave_out_of_mean", "never_predict")
 """What a card may say of classes, by name; see `segwright.types.ClassSet`."""
@@ -43,6 +47,7 @@ class Card(BaseModel):
         colors: one a class; for colour-coded masks, the table.
         mask_values: the stored value of each class.
         void_values: stored values that are no class.
+        nearest: read a stored value (or colour) that is none of these as the nearest one, as in masks with soft edges.
         ignore_in_loss: names; see `segwright.types.ClassSet`, also for the next three.
         split: a JSON file relative to the card, or the ids of each side.
         groups: a regular expression on ids whose first group names the group, or a file of groups relative to the card.
@@ -54,9 +59,10 @@ class Card(BaseModel):
     source: str
     format: Literal["auto", "folder", "arrays", "voc", "manifest"] = "auto"
     classes: tuple[str, ...] = ()
-    colors: tuple[tuple[int, int, int], ...] = ()
-    mask_values: tuple[int, ...] = ()
-    void_values: tuple[int, ...] = (255,)
+    colors: tuple[tuple[Byte, Byte, Byte], ...] = ()
+    mask_values: tuple[MaskValue, ...] = ()
+    void_values: tuple[MaskValue, ...] = (255,)
+    nearest: bool = False
     ignore_in_loss: tuple[str, ...] = ()
     ignore_in_score: tuple[str, ...] = ()
     leave_out_of_mean: tuple[str, ...] = ()
@@ -96,16 +102,17 @@ def make_card(tree: dict[str, Any], *, file: Path | None = None) -> Card:
                 f"has no '{key}'", mend="say where the images are, relative to the card", file=file
             ) from None
         raise DataError(
-            f"'{key}' = {first.get('input')!r}: {first['msg']}", mend="mend this value", file=file
+            f"'{key}' = {brief(first.get('input'))}: {plainly(first['msg'])}", mend="mend this value", file=file
         ) from None
 
 
-def write_card(path: Path, tree: dict[str, Any]) -> None:
+def write_card(path: Path, tree: dict[str, Any], *, head: str = "") -> None:
     """Write a card that `read_card` takes; an absolute `source`, `split` or `groups` path is made relative to the card.
 
     Args:
         path: the card.
         tree: as given by `Source.as_card`, changed at will.
+        head: a comment for the first line, with its `#`.
 
     Raises:
         DataError: the tree is no card.
@@ -118,4 +125,4 @@ def write_card(path: Path, tree: dict[str, Any]) -> None:
             continue  # an expression may start with a slash too
         if Path(value).is_absolute():
             told[key] = Path(os.path.relpath(value, path.parent.resolve())).as_posix()
-    write_yaml(path, told)
+    write_yaml(path, told, head=head)

@@ -2,12 +2,14 @@
 
 The training stream is a function of its seed and the number of the step alone: images are drawn by permutations that
 follow one another without a gap (every batch is full), and the parameters of a step come from a generator of their own.
-So a run that was stopped goes on with exactly the batches it would have seen. No worker processes: on the CPU
-augmentation costs a few per cent of a step, and images of one size are kept and augmented on a GPU where they fit.
+So a run that was stopped goes on with exactly the batches it would have seen, and several processes that train one
+model part these very batches among them (`share`). No worker processes: on the CPU augmentation costs a few per cent of
+a step, and images of one size are kept and augmented on a GPU where they fit.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import final
@@ -19,8 +21,9 @@ from jaxtyping import Float, Int
 
 from segwright.augment import Draw, Policy, augment_on_cpu, augment_on_device, draw
 from segwright.data.pack import Pack
-from segwright.errors import DataError, RunError
-from segwright.types import Batch, Images, MaskArray, Masks
+from segwright.data.tiles import TILE_PX, Tile, is_large, tile_batches, tiles_of
+from segwright.errors import DataError, RecipeError, RunError
+from segwright.types import IGNORE_INDEX, Batch, Images, MaskArray, Masks
 
 MAX_BATCH_PIXELS = 4_000_000
 """An evaluation batch of large images is cut to this many pixels, or to one image."""
@@ -59,10 +62,28 @@ class TrainLoader:
         self._device = torch.device(device)
         self._shares = _shares(pack, self._indices, weights)
         self._step = 0
+        self._mine = slice(None)
         self._drawn: tuple[int, np.ndarray] | None = None
         self._stack = _stack_on_device(pack, self._indices, self._device)
         # Threads of OpenCV would fight with those of torch for the cores; one call is too short to share.
         cv2.setNumThreads(0)
+
+    def share(self, rank: int, *, of: int) -> TrainLoader:
+        """This loader for one of several processes: its own part of every batch, the same images as one process has.
+
+        Args:
+            rank: which process, from 0.
+            of: how many there are; their parts are of equal size, or differ by one image.
+
+        Raises:
+            RecipeError: there are more processes than images in a batch.
+        """
+        if of > self._batch_size:
+            problem = f"batches of {self._batch_size} images are too few for {of} processes"
+            raise RecipeError(problem, mend=f"set training.batch_size to {of} or more, or training.devices to fewer")
+        shared = copy.copy(self)
+        shared._mine = slice(rank * self._batch_size // of, (rank + 1) * self._batch_size // of)
+        return shared
 
     @property
     def keeps_images_on_device(self) -> bool:
@@ -100,15 +121,15 @@ class TrainLoader:
         self._step = int(state["step"])
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, the same whenever it is asked for."""
+        """The batch of a step (this process's share of it), the same whenever it is asked for."""
         places = self._places(step)
-        rows = self._indices[places]
+        sizes = self._pack.sizes[self._indices[places]]
         rng = np.random.default_rng([self._seed, _CHANGE, step])
-        parameters = draw(
-            self._policy, self._pack.sizes[rows], crop_px=self._crop_px, channels=self._pack.channels, rng=rng
-        )
-        images, masks = self._augmented(places, parameters)
-        return Batch(images, masks, torch.from_numpy(rows))
+        # Drawn for the whole batch, so that an image is changed alike whichever process has it.
+        parameters = draw(self._policy, sizes, crop_px=self._crop_px, channels=self._pack.channels, rng=rng)
+        mine = places[self._mine]
+        images, masks = self._augmented(mine, parameters.part(self._mine))
+        return Batch(images, masks, torch.from_numpy(self._indices[mine]))
 
     def _augmented(self, places: np.ndarray, parameters: Draw) -> tuple[Images, Masks | None]:
         if self._stack is not None:
@@ -183,9 +204,17 @@ def _stack_on_device(pack: Pack, indices: Int[np.ndarray, " M"], device: torch.d
     free, _ = torch.cuda.mem_get_info(device)
     if chosen.pixel_bytes > DEVICE_SHARE * free:
         return None
-    images = torch.from_numpy(np.stack([chosen.image(i) for i in range(len(chosen))]))
-    masks = torch.from_numpy(np.stack([_mask(chosen, i) for i in range(len(chosen))]))
-    return images.to(device), masks.to(device)
+    size = tuple(chosen.sizes[0].tolist())
+    images = torch.empty((len(chosen), chosen.channels, *size), dtype=_TORCH_TYPES[chosen.dtype.name], device=device)
+    masks = torch.empty((len(chosen), *size), dtype=torch.uint8, device=device)
+    # One by one: a second copy of all images in main memory may be more than there is.
+    for i in range(len(chosen)):
+        images[i] = torch.from_numpy(chosen.image(i).copy())
+        masks[i] = torch.from_numpy(_mask(chosen, i).copy())
+    return images, masks
+
+
+_TORCH_TYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
 def _delivered(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -200,11 +229,16 @@ def _delivered(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 class EvalLoader:
     """Every image once, at its own size, unchanged; images of one size share batches. `count` is their number.
 
+    Large images come in overlapping tiles (`data.tiles`), the tiles of one image in batches of their own. The masks of
+    tiles are void outside of their cores, so that each pixel counts once: counts of tiles add up to those of the image,
+    and `Batch.weight`s to one. A mean over pixels, weighted so, is that of the image; Dice of tiles only nearly is.
+
     Args:
         pack: the images.
         indices: positions in the pack.
-        batch_size: largest number of images a batch; large images come in smaller batches.
+        batch_size: largest number of images or tiles a batch; larger ones come in smaller batches.
         device: where batches are delivered.
+        tile_px: longest side of a tile; None never cuts an image.
     """
 
     def __init__(
@@ -214,25 +248,60 @@ class EvalLoader:
         *,
         batch_size: int,
         device: str | torch.device = "cpu",
+        tile_px: int | None = TILE_PX,
     ) -> None:
         self._pack, self._device = pack, torch.device(device)
-        self._batches = _equal_batches(pack, np.asarray(indices, dtype=np.int64), batch_size=batch_size)
+        rows = np.asarray(indices, dtype=np.int64)
+        large = np.array([is_large(*size, tile_px=tile_px) for size in pack.sizes[rows].tolist()], dtype=bool)
+        self._batches: list[tuple[list[int], tuple[Tile, ...]]] = [
+            (batch, ()) for batch in _equal_batches(pack, rows[~large], batch_size=batch_size)
+        ]
+        for i in rows[large].tolist():
+            tiles = tiles_of(*pack.sizes[i].tolist(), tile_px=tile_px or TILE_PX)
+            groups = tile_batches(tiles, most=batch_size)
+            self._batches += [([i] * len(group), group) for group in groups]
         self.count = len(indices)
+
+    def share(self, rank: int, *, of: int) -> EvalLoader:
+        """This loader for one of several processes: every `of`-th batch; together they have each image once.
+
+        Batches go whole to one process, so that every image is scored in the company it has with one process: the
+        counts are equal to the last pixel. `count` stays the number of all images.
+        """
+        shared = copy.copy(self)
+        shared._batches = self._batches[rank::of]
+        return shared
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows in self._batches:
-            images = torch.from_numpy(np.stack([self._pack.image(i).transpose(1, 2, 0) for i in rows])).permute(
-                0, 3, 1, 2
-            )
-            masks = None
-            if self._pack.has_mask[rows[0]]:
-                masks = _delivered(
-                    torch.from_numpy(np.stack([_mask(self._pack, i) for i in rows]).astype(np.int64)), self._device
-                )
-            yield Batch(_delivered(images, self._device), masks, torch.tensor(rows, dtype=torch.int64))
+        for rows, tiles in self._batches:
+            yield self._tiled(rows, tiles) if tiles else self._whole(rows)
+
+    def _whole(self, rows: list[int]) -> Batch:
+        pictures = np.stack([self._pack.image(i).transpose(1, 2, 0) for i in rows])
+        labels = np.stack([_mask(self._pack, i) for i in rows]) if self._pack.has_mask[rows[0]] else None
+        return self._batch(rows, pictures, labels)
+
+    def _tiled(self, rows: list[int], tiles: tuple[Tile, ...]) -> Batch:
+        image, mask = self._pack.image(rows[0]).transpose(1, 2, 0), self._pack.mask(rows[0])
+        pictures = np.stack([image[tile.window] for tile in tiles])
+        if mask is None:
+            cores = sum(image[tile.core].size for tile in tiles)
+            return self._batch(rows, pictures, None, share=cores / image.size)
+        labels = np.full(pictures.shape[:3], IGNORE_INDEX, dtype=np.uint8)
+        for label, tile in zip(labels, tiles, strict=True):
+            label[tile.inner] = mask[tile.core]
+        valid = int(self._pack.class_pixels[rows[0], :IGNORE_INDEX].sum())
+        return self._batch(rows, pictures, labels, share=np.count_nonzero(labels != IGNORE_INDEX) / max(1, valid))
+
+    def _batch(
+        self, rows: list[int], pictures: np.ndarray, labels: np.ndarray | None, *, share: float | None = None
+    ) -> Batch:
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        masks = None if labels is None else _delivered(torch.from_numpy(labels.astype(np.int64)), self._device)
+        return Batch(_delivered(images, self._device), masks, torch.tensor(rows, dtype=torch.int64), share)
 
 
 def _equal_batches(pack: Pack, indices: Int[np.ndarray, " M"], *, batch_size: int) -> list[list[int]]:

@@ -1,13 +1,13 @@
 """A pack: all images of a source decoded once, kept as they were stored (uint8 as a rule), and read without copying.
 
 The pixels lie in one file in the cache. It is mapped into memory, so the operating system keeps it resident while there
-is room and reads it piecewise where there is not; `resident="memory"` holds a copy of its own.
+is room and reads it piecewise where there is not; of a large pack only a part counts as memory of the process (see
+`residency`). `resident="memory"` holds a copy of its own where that fits.
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +18,11 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from segwright.data.pack_cache import Slot, find_slot
 from segwright.data.packing import FORMAT_VERSION, LABEL_VALUES, common_form, decode_all, in_form, measure, write_pack
+from segwright.data.residency import LARGEST_SHARE, Residency, map_file, read_ahead, read_file
 from segwright.data.sources import Source
 from segwright.errors import DataError, SegwrightError
 from segwright.files import read_arrays, read_json
+from segwright.hardware import available_memory_bytes
 from segwright.types import ImageArray, MaskArray, SplitName
 
 Resident = Literal["auto", "memory", "device", "map"]
@@ -49,6 +51,7 @@ class Pack:
         notes: what packing changed, in sentences.
         resident: where the pixels are to be kept while training.
         folder: the packed folder; None for a pack that exists in memory only.
+        residency: keeps the memory of large packs small; None for a pack that is held in memory.
     """
 
     ids: tuple[str, ...]
@@ -69,6 +72,7 @@ class Pack:
     mask_values: np.ndarray
     image_start: Int[np.ndarray, " N"]
     mask_start: Int[np.ndarray, " N"]
+    residency: Residency | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,6 +85,8 @@ class Pack:
         height, width = self.sizes[i].tolist()
         start = int(self.image_start[i])
         flat = self.image_values[start : start + height * width * self.channels]
+        if self.residency is not None:
+            self.residency.hand_out(flat.nbytes)
         return flat.reshape(height, width, self.channels).transpose(2, 0, 1)
 
     def mask(self, i: int) -> MaskArray | None:
@@ -89,6 +95,8 @@ class Pack:
             return None
         height, width = self.sizes[i].tolist()
         start = int(self.mask_start[i])
+        if self.residency is not None:
+            self.residency.hand_out(height * width)
         return self.mask_values[start : start + height * width].reshape(height, width)
 
     def subset(self, indices: Sequence[int] | Int[np.ndarray, " M"]) -> Pack:
@@ -136,8 +144,9 @@ def open_pack(
     Args:
         source: the images.
         working_size_px: longer sides are scaled down to this; None keeps the full size.
-        resident: `map` reads through the map; `auto` also asks for it to be read ahead; `memory` makes a copy;
-            `device` is `auto` and a wish that the loader heeds.
+        resident: `map` reads through the map; `auto` also asks for it to be read ahead where it fits; `memory` makes a
+            copy where it fits, else it is `map`, and a note says so; `device` is `auto` and a wish that the loader
+            heeds.
         cache: folder of packs; None for `$SEGWRIGHT_CACHE/packs` or `~/.cache/segwright/packs`.
         progress: show a progress bar while packing, on a terminal.
         verify: read and compare all pixels instead of trusting sizes and times of files.
@@ -182,10 +191,11 @@ def _read(slot: Slot, *, resident: Resident) -> Pack | None:
         dtype = np.dtype(tree["dtype"])
         areas = arrays["sizes_px"].prod(axis=1)
         image_start, mask_start = _starts(areas * tree["channels"]), _starts(areas * arrays["has_mask"])
-        images = _values(slot.folder / "images.bin", dtype=dtype, count=int(image_start[-1]), resident=resident)
-        masks = _values(
-            slot.folder / "masks.bin", dtype=np.dtype(np.uint8), count=int(mask_start[-1]), resident=resident
-        )
+        files = [
+            (slot.folder / "images.bin", dtype, int(image_start[-1])),
+            (slot.folder / "masks.bin", np.dtype(np.uint8), int(mask_start[-1])),
+        ]
+        (images, masks), residency, note = _values(files, resident=resident)
         pixels = np.zeros((len(areas), LABEL_VALUES), dtype=np.int64)
         pixels[:, arrays["labels"]] = arrays["label_pixels"]
         ids, sides, groups = zip(*tree["samples"], strict=True)
@@ -203,13 +213,14 @@ def _read(slot: Slot, *, resident: Resident) -> Pack | None:
         image_digest=tuple(tree["image_digest"]),
         mask_digest=tuple(tree["mask_digest"]),
         noise=arrays["neighbour_correlation"],
-        notes=tuple(tree["notes"]),
+        notes=(*tree["notes"], *note),
         resident=resident,
         folder=slot.folder,
         image_values=images,
         mask_values=masks,
         image_start=image_start[:-1],
         mask_start=mask_start[:-1],
+        residency=residency,
     )
 
 
@@ -217,20 +228,26 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
-def _values(path: Path, *, dtype: np.dtype[Any], count: int, resident: Resident) -> np.ndarray:
-    if path.stat().st_size != count * dtype.itemsize:
-        raise DataError("is cut short", file=path)
-    if count == 0:
-        return np.zeros(0, dtype=dtype)
+def _values(
+    files: Sequence[tuple[Path, np.dtype[Any], int]], *, resident: Resident
+) -> tuple[list[np.ndarray], Residency | None, tuple[str, ...]]:
+    """The values of files, in memory or mapped, what looks after the maps, and what the user should know."""
+    for path, dtype, count in files:
+        if path.stat().st_size != count * dtype.itemsize:
+            raise DataError("is cut short", file=path)
+    total = sum(count * dtype.itemsize for _, dtype, count in files)
+    share = total / max(1, available_memory_bytes())
+    notes: tuple[str, ...] = ()
+    if resident == "memory" and share <= LARGEST_SHARE:
+        return [read_file(path, dtype=dtype) for path, dtype, _ in files], None, ()
     if resident == "memory":
-        values = np.fromfile(path, dtype=dtype)
-        values.flags.writeable = False
-        return values
-    with path.open("rb") as stream:
-        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    if resident != "map" and hasattr(mmap, "MADV_WILLNEED"):
-        mapped.madvise(mmap.MADV_WILLNEED)
-    return np.frombuffer(mapped, dtype=dtype)
+        notes = (f"the pixels take {total / 2**30:.1f} GiB, too much for the memory that is left: read from disk",)
+    pairs = [map_file(path, dtype=dtype) for path, dtype, count in files if count]
+    maps = [mapped for _, mapped in pairs]
+    if resident != "map" and share <= LARGEST_SHARE:
+        read_ahead(maps)
+    values = iter(values for values, _ in pairs)
+    return [next(values) if count else np.zeros(0, dtype) for _, dtype, count in files], Residency(maps), notes
 
 
 def pack_arrays(

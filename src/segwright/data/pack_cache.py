@@ -10,16 +10,23 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from rich.console import Console
 
 from segwright.data.sources import Source
 from segwright.errors import DataError, OutputError
 from segwright.files import read_json, sync_folder
+
+READING_SECONDS = 0.5
+"""Reading the index of a pack takes less; who holds a lock for longer is packing."""
+
+_ENDINGS, _NAME_LENGTH = ("part", "old"), 24
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,13 @@ class Slot:
 
     @contextmanager
     def locked(self, *, shared: bool) -> Iterator[None]:
-        """Hold the slot's lock, waiting for other processes (with a word about it)."""
+        """Hold the slot's lock, waiting for other processes (with a word about it).
+
+        The system frees the lock of a process that ends, however it ends.
+        """
         with _lock_file(self.folder).open("ab") as stream:
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            try:
-                fcntl.flock(stream, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _tried(stream, kind, seconds=READING_SECONDS):
                 Console(stderr=True).print("Another process is packing the same images; waiting for it.")
                 fcntl.flock(stream, kind)
             yield
@@ -65,6 +73,7 @@ class Slot:
         Raises:
             OutputError: the disk is full or the cache cannot be written.
         """
+        remove_stale(self.folder.parent)
         _remove_leftovers(self.folder)
         new = self.folder.with_name(f".{self.folder.name}.part")
         old = self.folder.with_name(f".{self.folder.name}.old")
@@ -82,9 +91,35 @@ class Slot:
             _remove_leftovers(self.folder)
 
 
+def _tried(stream: BinaryIO, kind: int, *, seconds: float) -> bool:
+    """Whether the lock was got within that time."""
+    last = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(stream, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= last:
+                return False
+            time.sleep(0.01)
+
+
 def _remove_leftovers(folder: Path) -> None:
-    for ending in ("part", "old"):
+    for ending in _ENDINGS:
         shutil.rmtree(folder.with_name(f".{folder.name}.{ending}"), ignore_errors=True)
+
+
+def remove_stale(root: Path) -> int:
+    """Delete what killed processes left half-packed, which no process holds the lock of; how many bytes that frees."""
+    freed = 0
+    for ending in _ENDINGS:
+        for left in root.glob(f".{'[0-9a-f]' * _NAME_LENGTH}.{ending}"):
+            folder = root / left.name[1 : -len(ending) - 1]
+            with _lock_file(folder).open("ab") as stream:
+                if _tried(stream, fcntl.LOCK_EX, seconds=0):
+                    freed += _size(left)
+                    _remove_leftovers(folder)
+    return freed
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputError:
@@ -124,7 +159,7 @@ def find_slot(source: Source, *, working_size_px: int | None, cache: Path | None
         (sample.id, sample.image, sample.mask, sample.row, sample.split, sample.group) for sample in source.samples
     ]
     policy = (str(source.root.resolve()), source.format, repr(source.coding), working_size_px, samples)
-    name = hashlib.blake2b(repr(policy).encode(), digest_size=12).hexdigest()
+    name = hashlib.blake2b(repr(policy).encode(), digest_size=_NAME_LENGTH // 2).hexdigest()
     return Slot(cache_folder(cache) / name, _fingerprint(source))
 
 
@@ -163,12 +198,10 @@ def _size(folder: Path) -> int:
 
 def clear_cache(cache: Path | None = None) -> tuple[int, int]:
     """Delete the packs that no process is opening or writing; how many, and how many bytes that frees."""
-    count = size = 0
+    count, size = 0, remove_stale(cache_folder(cache))
     for entry in cache_entries(cache):
         with _lock_file(entry.folder).open("ab") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _tried(stream, fcntl.LOCK_EX, seconds=0):
                 continue
             _remove_leftovers(entry.folder)
             shutil.rmtree(entry.folder, ignore_errors=True)

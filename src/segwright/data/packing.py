@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
+from segwright.data.ahead import in_order
 from segwright.data.sources import Source
 from segwright.errors import DataError
 from segwright.files import write_arrays, write_json
+from segwright.metrics import count_labels
 from segwright.types import ImageArray, MaskArray, Sample
 
 FORMAT_VERSION = 1
 """Packs of another version are packed anew."""
 
-READERS = min(8, os.cpu_count() or 1)
 LABEL_VALUES = 256
 WINDOW_PX = 1024
 """Neighbouring pixels are compared in the middle of an image, up to this many rows and columns."""
@@ -60,9 +57,9 @@ def decode(source: Source, sample: Sample, *, working_size_px: int | None) -> De
 
 def measure(raw: ImageArray, mask: MaskArray | None, *, working_size_px: int | None = None) -> Decoded:
     """What is stored of an image (C, H, W) of any numeric type and its mask."""
-    image = _storable(raw)
-    image_digest = _digest(image)
-    mask_digest = "" if mask is None else _digest(np.ascontiguousarray(mask))
+    image = storable(raw)
+    image_digest = pixel_digest(image)
+    mask_digest = "" if mask is None else pixel_digest(np.ascontiguousarray(mask))
     if working_size_px is not None and max(image.shape[:2]) > working_size_px:
         factor = working_size_px / max(image.shape[:2])
         width, height = (max(1, round(side * factor)) for side in image.shape[1::-1])
@@ -72,11 +69,11 @@ def measure(raw: ImageArray, mask: MaskArray | None, *, working_size_px: int | N
     counts = np.zeros(LABEL_VALUES, dtype=np.int64)
     if mask is not None:
         mask = np.ascontiguousarray(mask, dtype=np.uint8)
-        counts = np.bincount(mask.reshape(-1), minlength=LABEL_VALUES)
+        counts = count_labels(mask)
     return Decoded(image, mask, image_digest, mask_digest, counts, neighbour_correlation(image))
 
 
-def _storable(raw: ImageArray) -> np.ndarray:
+def storable(raw: ImageArray) -> np.ndarray:
     """As contiguous (H, W, C) in uint8, uint16 or float32."""
     if raw.dtype not in (np.uint8, np.uint16, np.float32):
         whole = raw.dtype.kind in "iub" and raw.size > 0 and raw.min() >= 0 and raw.max() <= np.iinfo(np.uint16).max
@@ -86,7 +83,7 @@ def _storable(raw: ImageArray) -> np.ndarray:
     return np.ascontiguousarray(raw.transpose(1, 2, 0))
 
 
-def _digest(array: np.ndarray) -> str:
+def pixel_digest(array: np.ndarray) -> str:
     total = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
     total.update(array.data)
     return total.hexdigest()
@@ -121,32 +118,8 @@ def neighbour_correlation(image: np.ndarray) -> float:
 
 def decode_all(source: Source, *, working_size_px: int | None, progress: bool) -> Iterator[Decoded]:
     """Decode the samples in order, a few ahead in threads, so memory stays small whatever the size of the source."""
-    # The first sample is read alone: arrays are loaded once, before threads would race for them.
-    first = (decode(source, sample, working_size_px=working_size_px) for sample in source.samples[:1])
-    with ThreadPoolExecutor(READERS, thread_name_prefix="pack") as pool:
-
-        def submit(sample: Sample) -> Future[Decoded]:
-            return pool.submit(decode, source, sample, working_size_px=working_size_px)
-
-        def ordered() -> Iterator[Decoded]:
-            yield from first
-            rest = iter(source.samples[1:])
-            waiting = deque(submit(sample) for sample in islice(rest, 2 * READERS))
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(submit(sample) for sample in islice(rest, 1))
-
-        try:
-            yield from _shown(ordered(), total=len(source.samples), text="packing images") if progress else ordered()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _shown(items: Iterable[Decoded], *, total: int, text: str) -> Iterator[Decoded]:
-    console = Console(stderr=True)
-    yield from track(
-        items, description=text, total=total, console=console, transient=True, disable=not console.is_terminal
-    )
+    work = partial(decode, source, working_size_px=working_size_px)
+    return in_order(work, source.samples, text="packing images", progress=progress, bytes_of=source.decoding_bytes)
 
 
 def write_pack(source: Source, folder: Path, *, working_size_px: int | None, fingerprint: str, progress: bool) -> None:

@@ -137,8 +137,9 @@ def _dealt(
 
 
 def check_split(
-    split: Mapping[str, SplitName], ids: Sequence[str], *, groups: Sequence[str | None] | None = None
-) -> None:
+    split: Mapping[str, SplitName], ids: Sequence[str], *, groups: Sequence[str | None] | None = None,
+    file: Path | None = None,
+) -> None:  # fmt: skip
     """Check that train and val hold images and that no group stands on two sides.
 
     Raises:
@@ -146,7 +147,7 @@ def check_split(
     """
     for name in ("train", "val"):
         if name not in split.values():
-            raise SplitError(f"the {name} side is empty", mend="give it at least one image")
+            raise SplitError(f"the {name} side is empty", mend="give it at least one image", file=file)
     first: dict[str, tuple[str, SplitName]] = {}
     for sample_id, group in zip(ids, groups or [None] * len(ids), strict=True):
         side = split.get(sample_id)
@@ -186,7 +187,7 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
                 raise SplitError(
                     f"'{sample_id}' stands in {split[sample_id]} and in {side}", mend="keep one of the two", file=path
                 )
-    check_split(split, ids)
+    check_split(split, ids, file=path)
     return {sample_id: split[sample_id] for sample_id in ids if sample_id in split}
 
 

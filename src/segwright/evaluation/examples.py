@@ -57,12 +57,13 @@ class ExampleKeeper:
 
 def _scaled(image: ImageArray, mask: MaskArray, pred: MaskArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The image as (3, h, w) uint8 and both masks as (h, w), no longer than `LONGER_SIDE_PX`."""
-    photo = as_rgb(image)
     height, width = mask.shape
     factor = LONGER_SIDE_PX / max(height, width)
     if factor >= 1:
-        return photo.transpose(2, 0, 1).copy(), mask.copy(), pred.copy()
+        return as_rgb(image).transpose(2, 0, 1).copy(), mask.copy(), pred.copy()
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    # Scaled before it is shown: a large image of floats would be copied several times over.
+    few = np.ascontiguousarray(image[:3].transpose(1, 2, 0))
+    small = cv2.resize(few, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)
     labels = [cv2.resize(label, size, interpolation=cv2.INTER_NEAREST) for label in (mask, pred)]
-    return photo.transpose(2, 0, 1).copy(), labels[0], labels[1]
+    return as_rgb(small.transpose(2, 0, 1)).transpose(2, 0, 1).copy(), labels[0], labels[1]

@@ -1,10 +1,12 @@
-"""Soft counts: the few sums per class that every loss here is a reading of, taken in one pass over the logits.
+"""Soft counts: the few sums per image and class that most losses here are a reading of, taken in one pass.
 
-With p = softmax(logits) and y the true class of a pixel, over all valid pixels of the batch:
+With p = softmax(logits) and y the true class of a pixel, over the valid pixels of an image:
 
     nll[k]      = sum of -log p_y where y = k        overlap[k] = sum of p_k where y = k   (soft true positives, TP)
     log_mass[k] = sum of log p_k                     mass[k]    = sum of p_k               (TP + soft false positives)
     count[k]    = number of pixels with y = k        (TP + soft false negatives)
+    focal[g, k] = sum of (1 - p_y)^g * -log p_y where y = k, for each exponent g that is asked for
+    edge[k]     = sum of e * -log p_y where y = k, with a weight e for every pixel
 
 Cross-entropy reads `nll`; Dice, Jaccard and Tversky read `overlap`, `mass` and `count`. The gradient of any function of
 these sums is dL/dz_k = p_k (g_k - sum_j p_j g_j), with g the gradient by p, so the backward pass is written by hand: it
@@ -15,7 +17,7 @@ float32, also under autocast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,19 +29,22 @@ from segwright.types import IGNORE_INDEX, Logits, Masks
 
 _CPU_PIECE_BYTES = 1 << 20
 _DEVICE_PIECE_BYTES = 1 << 30
+_SMALLEST = 1e-12
 _Piece = tuple[slice, slice]
+
+Total = Callable[[Tensor], Tensor]
+"""Gives the sum of a tensor over all processes, and passes gradients back through it."""
 
 
 @dataclass(frozen=True)
 class SoftCounts:
-    """Sums per class over the valid pixels of a batch; every tensor is (K,).
+    """Sums per row and class over valid pixels; every tensor is (M, K), a row an image or the whole batch.
 
     Attributes:
-        nll, log_mass, overlap, mass: see the file's head; zeros where they were not asked for.
+        nll, log_mass, overlap, mass, edge: see the file's head; zeros where they were not asked for.
         count: true pixels of each class, 0 for ignored classes.
-        weight: weight of each class in cross-entropy, 0 for ignored classes.
-        kept: True for classes that take part, False for ignored ones.
-        label_smoothing: share of the target that is spread over the classes that take part.
+        edge_count: sum of the pixel weights of `edge`.
+        focal: (M, K) for each exponent that was asked for.
     """
 
     nll: Tensor
@@ -47,24 +52,44 @@ class SoftCounts:
     overlap: Tensor
     mass: Tensor
     count: Tensor
-    weight: Tensor
-    kept: Tensor
-    label_smoothing: float
+    edge: Tensor
+    edge_count: Tensor
+    focal: dict[float, Tensor]
+
+    def over_batch(self, total: Total | None = None) -> SoftCounts:
+        """All rows as one; `total` adds up the parts of a batch that other processes have."""
+        plain = [self.nll, self.log_mass, self.overlap, self.mass, self.count, self.edge, self.edge_count]
+        summed = torch.stack([*plain, *self.focal.values()]).sum(1, keepdim=True)
+        if total is not None:
+            summed = total(summed)
+        nll, log_mass, overlap, mass, count, edge, edge_count = summed[: len(plain)].unbind()
+        focal = dict(zip(self.focal, summed[len(plain) :].unbind(), strict=True))
+        return SoftCounts(nll, log_mass, overlap, mass, count, edge, edge_count, focal)
 
 
-def soft_counts(
-    logits: Logits, masks: Masks, *, kept: Tensor, weight: Tensor, label_smoothing: float = 0.0, region: bool = True
-) -> SoftCounts:
-    """Count softly, once for all losses.
+@dataclass(frozen=True)
+class Wanted:
+    """Which sums are taken, beside `nll` and `count`.
+
+    Attributes:
+        smooth: `log_mass`.
+        region: `overlap` and `mass`.
+        gammas: exponents of `focal`.
+    """
+
+    smooth: bool = False
+    region: bool = False
+    gammas: tuple[float, ...] = ()
+
+
+def labels_of(masks: Masks, logits: Logits, *, kept: Tensor) -> Tensor:
+    """Masks with label K for every pixel that counts nowhere, (N, H, W) int64.
 
     Args:
-        logits: (N, K, H, W), any float type and memory format.
         masks: (N, H, W) labels 0..K-1 or 255. On the CPU other labels are refused; on a device, where looking would
             wait for it, they count nowhere.
+        logits: (N, K, H, W).
         kept: (K,) bool; true pixels of the other classes count nowhere.
-        weight: (K,) float, class weights of cross-entropy.
-        label_smoothing: 0 to 1; `log_mass` is only counted above 0.
-        region: whether `overlap` and `mass` are wanted.
 
     Raises:
         MaskError: a label is neither a class nor 255, or the sizes differ.
@@ -75,25 +100,42 @@ def soft_counts(
         raise MaskError(problem, mend="give masks of the logits' size")
     if masks.device.type == "cpu":
         _check_labels(masks, num_classes)
-    # Ignored pixels get the label K: one more bin, thrown away after counting.
     table = torch.full((IGNORE_INDEX + 1,), num_classes, dtype=torch.int64, device=masks.device)
     table[:num_classes] = torch.where(kept, torch.arange(num_classes, device=masks.device), num_classes)
-    labels = table.index_select(0, masks.reshape(-1).long()).view(masks.shape)
+    return table.index_select(0, masks.reshape(-1).long()).view(masks.shape)
+
+
+def soft_counts(logits: Logits, labels: Tensor, *, wanted: Wanted, edge_weight: Tensor | None = None) -> SoftCounts:
+    """Count softly, once for all losses.
+
+    Args:
+        logits: (N, K, H, W), any float type and memory format.
+        labels: (N, H, W) from `labels_of`.
+        wanted: which sums.
+        edge_weight: (N, H, W), a weight for every pixel, for `edge`.
+    """
+    num_classes = logits.shape[1]
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     count = _sum_by_label(None, labels, num_classes).to(dtype)
-    nll, log_mass, overlap, mass = _SoftCounts.apply(logits, labels, label_smoothing > 0, region)
-    return SoftCounts(nll, log_mass, overlap, mass, count, weight.to(dtype) * kept, kept, label_smoothing)
+    nll, log_mass, overlap, mass, edge, focal = _SoftCounts.apply(logits, labels, edge_weight, wanted)
+    edge_count = torch.zeros_like(count)
+    if edge_weight is not None:
+        edge_count = _sum_by_label(edge_weight.to(dtype), labels, num_classes)
+    exponents = dict(zip(wanted.gammas, focal.unbind(), strict=True))
+    return SoftCounts(nll, log_mass, overlap, mass, count, edge, edge_count, exponents)
 
 
 class _SoftCounts(torch.autograd.Function):
-    """(nll, log_mass, overlap, mass) of (logits, labels 0..K), differentiable once by the logits."""
+    """(nll, log_mass, overlap, mass, edge, focal) of (logits, labels 0..K), differentiable once by the logits."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, smooth: bool, region: bool) -> tuple[Tensor, ...]:
-        num_classes = logits.shape[1]
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, edge_weight: Tensor | None, wanted: Wanted
+    ) -> tuple[Tensor, ...]:
+        images, num_classes = logits.shape[:2]
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         nll, logsumexp = (torch.empty(labels.shape, dtype=dtype, device=logits.device) for _ in range(2))
-        log_mass, mass = (torch.zeros(num_classes, dtype=dtype, device=logits.device) for _ in range(2))
+        log_mass, mass = (torch.zeros(images, num_classes, dtype=dtype, device=logits.device) for _ in range(2))
         for i, r in _pieces(logits):
             z = logits[i, :, r].to(dtype)
             log_p = torch.log_softmax(z, dim=1)
@@ -101,23 +143,32 @@ class _SoftCounts(torch.autograd.Function):
             log_p_true = log_p.gather(1, true)
             logsumexp[i, r] = (z.gather(1, true) - log_p_true).squeeze(1)
             nll[i, r] = log_p_true.neg_().squeeze(1)
-            valid = (labels[i, r] < num_classes).unsqueeze(1) if smooth or region else true
-            if smooth:
-                log_mass += torch.where(valid, log_p, 0.0).sum((0, 2, 3))
-            if region:
-                mass += log_p.exp_().mul_(valid).sum((0, 2, 3))
-        ctx.save_for_backward(logits, labels, logsumexp)
+            if wanted.smooth or wanted.region:
+                valid = (labels[i, r] < num_classes).unsqueeze(1)
+                if wanted.smooth:
+                    log_mass[i] += torch.where(valid, log_p, 0.0).sum((2, 3))
+                if wanted.region:
+                    mass[i] += log_p.exp_().mul_(valid).sum((2, 3))
+        ctx.save_for_backward(logits, labels, logsumexp, edge_weight)
+        ctx.gammas = wanted.gammas
         ctx.set_materialize_grads(False)
-        overlap = _sum_by_label(torch.exp(-nll), labels, num_classes) if region else torch.zeros_like(mass)
-        return _sum_by_label(nll, labels, num_classes), log_mass, overlap, mass
+        zeros = torch.zeros_like(mass)
+        true_p = torch.exp(-nll) if wanted.region or wanted.gammas else nll
+        overlap = _sum_by_label(true_p, labels, num_classes) if wanted.region else zeros
+        edge = zeros.clone() if edge_weight is None else _sum_by_label(edge_weight.to(dtype) * nll, labels, num_classes)
+        focal = [_sum_by_label((1 - true_p) ** gamma * nll, labels, num_classes) for gamma in wanted.gammas]
+        stacked = torch.stack(focal) if focal else zeros.new_zeros(0, images, num_classes)
+        return _sum_by_label(nll, labels, num_classes), log_mass, overlap, mass, edge, stacked
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, labels, logsumexp = ctx.saved_tensors
+        logits, labels, logsumexp, edge_weight = ctx.saved_tensors
         num_classes = logits.shape[1]
-        by_nll, by_log_mass, by_overlap, by_mass = (None if g is None else g.to(logsumexp.dtype) for g in grads)
-        by_nll, by_overlap = (_with_ignored_bin(g) for g in (by_nll, by_overlap))
+        cast = [None if grad is None else grad.to(logsumexp.dtype) for grad in grads]
+        by_log_mass, by_mass = cast[1], cast[3]
+        # Of sums over true classes: looked up by image and label, with a bin of zeros for ignored pixels.
+        by_nll, by_overlap, by_edge, by_focal = (_with_ignored_bin(cast[place]) for place in (0, 2, 4, 5))
         result = torch.empty_like(logits)
         for i, r in _pieces(logits):
             label = labels[i, r]
@@ -125,24 +176,46 @@ class _SoftCounts(torch.autograd.Function):
             p = (logits[i, :, r].to(logsumexp.dtype) - logsumexp[i, r].unsqueeze(1)).contiguous().exp_()
             # dL/dz_k = p_k * (by_mass_k + common) + by_log_mass_k + (at the true class) at_true
             at_true = torch.zeros_like(logsumexp[i, r])
-            if by_overlap is not None:
-                at_true += p.gather(1, true).squeeze(1) * by_overlap.take(label)
+            if by_overlap is not None or by_focal is not None:
+                true_p = p.gather(1, true).squeeze(1)
+                if by_overlap is not None:
+                    at_true += true_p * _looked_up(by_overlap[i], label)
+                if by_focal is not None:
+                    for gamma, by in zip(ctx.gammas, by_focal, strict=True):
+                        at_true += _focal_slope(true_p, gamma) * _looked_up(by[i], label)
             if by_nll is not None:
-                at_true -= by_nll.take(label)
+                at_true -= _looked_up(by_nll[i], label)
+            if by_edge is not None and edge_weight is not None:
+                at_true -= edge_weight[i, r] * _looked_up(by_edge[i], label)
             common = -at_true
             if by_log_mass is not None:
-                common -= by_log_mass.sum()
+                common -= by_log_mass[i].sum(1)[:, None, None]
             if by_mass is not None:
-                grad = p * by_mass.view(-1, 1, 1)
+                grad = p * by_mass[i, :, None, None]
                 common -= grad.sum(1)
                 grad.addcmul_(p, common.unsqueeze(1))
             else:
                 grad = p.mul_(common.unsqueeze(1))
             if by_log_mass is not None:
-                grad += by_log_mass.view(-1, 1, 1)
+                grad += by_log_mass[i, :, None, None]
             grad.scatter_add_(1, true, at_true.unsqueeze(1)).mul_((label < num_classes).unsqueeze(1))
             result[i, :, r] = grad
         return result, None, None, None
+
+
+def _focal_slope(p: Tensor, gamma: float) -> Tensor:
+    """The slope by p of (1 - p)^gamma * -log p, times p."""
+    left = (1 - p).clamp(min=_SMALLEST)
+    powered = left**gamma
+    return gamma * powered / left * p * p.clamp(min=_SMALLEST).log() - powered
+
+
+def _looked_up(table: Tensor, label: Tensor) -> Tensor:
+    """The entry of each pixel: `table` (n, K + 1) by image and label."""
+    bins = table.shape[1]
+    if len(table) > 1:
+        label = label + torch.arange(len(table), device=label.device).view(-1, 1, 1) * bins
+    return table.take(label)
 
 
 def _pieces(logits: Tensor) -> Iterator[_Piece]:
@@ -163,22 +236,27 @@ def _pieces(logits: Tensor) -> Iterator[_Piece]:
 
 
 def _sum_by_label(values: Tensor | None, labels: Tensor, num_classes: int) -> Tensor:
-    """(K,) sums of a value a pixel (of ones where None) by label; label K is dropped."""
+    """(N, K) sums of a value a pixel (of ones where None) by image and label; label K is dropped."""
     bins = num_classes + 1
+    images = len(labels)
+    place = labels + torch.arange(images, device=labels.device).view(-1, 1, 1) * bins
     if labels.device.type == "cpu":
         weights = None if values is None else values.reshape(-1).double()
-        total = torch.bincount(labels.reshape(-1), weights=weights, minlength=bins)[:num_classes]
+        total = torch.bincount(place.reshape(-1), weights=weights, minlength=images * bins)
+        total = total.view(images, bins)[:, :num_classes]
         return total if values is None else total.to(values.dtype)
-    # `bincount` waits for the device; one set of bins an image also keeps float32 sums short.
-    per_image = labels + torch.arange(len(labels), device=labels.device).view(-1, 1, 1) * bins
+    # `bincount` waits for the device.
     ones = torch.ones((), device=labels.device).expand(labels.shape) if values is None else values
-    total = torch.zeros(len(labels) * bins, dtype=ones.dtype, device=labels.device)
-    total.scatter_add_(0, per_image.reshape(-1), ones.reshape(-1))
-    return total.view(len(labels), bins).sum(0)[:num_classes]
+    total = torch.zeros(images * bins, dtype=ones.dtype, device=labels.device)
+    total.scatter_add_(0, place.reshape(-1), ones.reshape(-1))
+    return total.view(images, bins)[:, :num_classes]
 
 
 def _with_ignored_bin(grad: Tensor | None) -> Tensor | None:
-    return None if grad is None else torch.cat([grad, grad.new_zeros(1)])
+    """One more column, of zeros; None also where there is nothing to look up."""
+    if grad is None or grad.numel() == 0:
+        return None
+    return torch.cat([grad, grad.new_zeros(*grad.shape[:-1], 1)], dim=-1)
 
 
 def _check_labels(masks: Tensor, num_classes: int) -> None:

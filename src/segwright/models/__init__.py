@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from segwright.errors import RecipeError, nearest
+from segwright.models.encoder_decoder import ENCODER_DECODERS
 from segwright.models.freezing import freeze_encoder
 from segwright.models.library import LIBRARY
 from segwright.models.segmenter import InputSize, ModelEntry, ModelSpec, SegmentationModel
@@ -33,6 +34,7 @@ MODELS: dict[str, ModelEntry] = {
         arguments=UNET_ARGUMENTS,
         takes_encoder=False,
     ),
+    **ENCODER_DECODERS,
     "swiftnet": SWIFTNET,
     **LIBRARY,
 }

@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,7 +144,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safe_open(path, framework="pt") as reader:
                 names = reader.keys()
                 return {name: reader.get_tensor(name) for name in names}, dict(reader.metadata() or {})
-        tree: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the pickle protocol of a file that is then refused
+            tree: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         problem = "holds more than tensors, so reading it could run foreign code"
         raise WeightsError(problem, mend="save its state_dict, best as .safetensors", file=path) from error

@@ -16,20 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from segwright.data.sources import Source, open_source
+from segwright.data.sources.folder import takes_for_mask
+from segwright.data.tiles import TILE_PX, is_large
 from segwright.errors import DataError, OutputError, SegwrightError
-from segwright.files import atomic, digest, write_arrays, write_mask
+from segwright.files import atomic, digest, real, write_arrays, write_mask
 from segwright.models import ModelSpec
 from segwright.pictures import overlay, to_png
-from segwright.prediction.predictor import Prediction, Predictor, fit
+from segwright.prediction.fitting import fit_small, scale_down
+from segwright.prediction.predictor import Prediction, Predictor
 from segwright.prediction.table import PredictionTable, refuse_foreign
 from segwright.types import ImageArray, Sample
 
 TABLE = "predictions.jsonl"
 OVERLAYS = "overlays"
 OVERLAY_ALPHA = 0.5
+LARGEST_OVERLAY_PX = 2048
+"""Overlays of large images are for looking at: their longer side is scaled down to this."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Predicted:
         table: the JSON lines.
         images: how many images were predicted.
         failed: why an image was left out, by name.
+        notes: what of the source was left aside, in sentences.
         seconds: from the first image read to the last mask written.
     """
 
@@ -49,6 +56,7 @@ class Predicted:
     images: int
     failed: dict[str, str]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,14 @@ def predict_files(predictor: Predictor, source: Path, *, out: Path, overlays: bo
             _write_files(predictor, images, plan=plan, samples=samples, table=table)
         else:
             _write_stack(predictor, images, plan=plan, samples=samples, table=table)
+        count = len(samples) - len(failed)
+        if not count:
+            first = failed[samples[0].id].rstrip(".")
+            raise DataError(f"no image could be predicted; the first one: {first}", file=source)
         for sample in samples:
             if sample.id in failed:
                 table.add({"id": sample.id, "image": sample.image, "error": failed[sample.id]}, written={})
-    count = len(samples) - len(failed)
-    if not count:
-        raise DataError(f"no image could be predicted; the first one: {failed[samples[0].id]}".rstrip("."), file=source)
-    return Predicted(plan.root, plan.table, count, failed, time.perf_counter() - started)
+    return Predicted(plan.root, plan.table, count, failed, time.perf_counter() - started, opened.notes)
 
 
 def _plan(source: Path, opened: Source, *, out: Path, overlays: bool) -> _Plan:
@@ -112,24 +121,31 @@ def _plan(source: Path, opened: Source, *, out: Path, overlays: bool) -> _Plan:
     else:
         root, table = out, out / TABLE
         masks = tuple(out / f"{sample.id}.png" for sample in samples)
-        _refuse_home(source, opened, out=out)
+    _refuse_home(source, opened, out=out, masks=() if stacked else masks)
     folder = (root.parent if root in masks else root) / OVERLAYS
     pictures = tuple(folder / f"{sample.id}.png" for sample in samples) if overlays else ()
     return _Plan("arrays" if stacked else "files", root, table, masks, pictures)
 
 
-def _refuse_home(source: Path, opened: Source, *, out: Path) -> None:
-    """Masks beside images would be taken for images the next time."""
-    homes = {(opened.root / sample.image).resolve().parent for sample in opened.samples}
-    within = source.is_dir() and out.resolve().is_relative_to(source.resolve())
-    if within or out.resolve() in homes:
+def _refuse_home(source: Path, opened: Source, *, out: Path, masks: Sequence[Path]) -> None:
+    """Masks among images would be taken for images the next time, masks beside images for their labels."""
+    images = [real(opened.root / sample.image) for sample in opened.samples] if masks else []
+    within = source.is_dir() and real(out).is_relative_to(real(source))
+    if within or real(out) in {image.parent for image in images}:
         raise OutputError("lies inside the folder of the images", mend="choose a folder outside", file=out)
+    for image, mask in zip(images, masks, strict=False):
+        if takes_for_mask(image, real(mask)):
+            raise OutputError(
+                f"the next training would take this prediction for the label of '{image.name}'",
+                mend="choose another folder, such as predicted/",
+                file=mask,
+            )
 
 
 def _readable(opened: Source, *, spec: ModelSpec, failed: dict[str, str]) -> Iterator[tuple[int, ImageArray]]:
     for position, sample in enumerate(opened.samples):
         try:
-            yield position, fit(opened.read_image(sample), spec)
+            yield position, fit_small(opened.read_image(sample), spec)
         except SegwrightError as error:
             failed[sample.id] = str(error)
 
@@ -198,8 +214,12 @@ def _write_stack(
 
 
 def _write_overlay(path: Path, image: ImageArray, prediction: Prediction, *, palette: np.ndarray) -> dict[Path, str]:
+    mask = prediction.mask
+    if is_large(*mask.shape, tile_px=TILE_PX):
+        image = scale_down(image, longer_side_px=LARGEST_OVERLAY_PX)
+        mask = cv2.resize(mask, image.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT)
     with atomic(path) as stream:
-        stream.write(to_png(overlay(image, prediction.mask, palette, OVERLAY_ALPHA)))
+        stream.write(to_png(overlay(image, mask, palette, OVERLAY_ALPHA)))
     return {path: digest(path)}
 
 

@@ -6,6 +6,7 @@ the table grows under `.<name>.part`, so that a killed run can be repeated: its 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ def refuse_foreign(table: Path, *, targets: Iterable[Path]) -> None:
         if target in seen:
             raise OutputError("would be written twice", mend="give the images different names", file=target)
         seen.add(target)
-        if target.exists() and ours.get(target.resolve()) != digest(target):
+        if target.exists() and not (target.is_file() and ours.get(target.resolve()) == digest(target)):
             mend = "choose another folder, or move the file away"
             raise OutputError("exists, and segwright did not write it as it is now", mend=mend, file=target)
 
@@ -38,7 +39,8 @@ def refuse_foreign(table: Path, *, targets: Iterable[Path]) -> None:
 class PredictionTable:
     """JSON lines that grow as files are written, and stand under their name once all are.
 
-    Rows of an earlier run stay unless the same image is predicted again.
+    Rows of an earlier run stay unless the same image is predicted again. Where it fails before any file is written, not
+    even the folder is left behind.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,17 +48,21 @@ class PredictionTable:
         self._part = _part(path)
         self._images: set[str] = set()
         self._before: dict[str, dict[str, str]] = {}
+        self._wrote = False
 
     def __enter__(self) -> PredictionTable:
         if self._path.is_file():
-            rows = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+            rows = [json.loads(line) for line in text.split("\n") if line]
             self._before = {row["image"]: row["written"] for row in rows}
+        self._new_folders = [folder for folder in self._path.parents if not folder.exists()]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self._part.open("a+", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"cannot be written ({error.strerror})", mend="choose another", file=self._path) from None
-        if self._stream.tell():
+        self._goes_on = self._stream.tell() > 0
+        if self._goes_on:
             self._stream.write("\n")  # the last line of a killed run may be cut short
         self._start = self._stream.seek(0, 2)
         return self
@@ -68,6 +74,7 @@ class PredictionTable:
         self._stream.write(json.dumps({**row, "written": names}, ensure_ascii=False) + "\n")
         self._stream.flush()
         self._images.add(row["image"])
+        self._wrote = self._wrote or bool(written)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
@@ -77,29 +84,41 @@ class PredictionTable:
                 whole.writelines(line.encode("utf-8") for line in self._stream)
             self._part.unlink()
         self._stream.close()
+        if kind is not None and not self._wrote and not self._goes_on:
+            self._part.unlink(missing_ok=True)
+            for folder in self._new_folders:
+                with contextlib.suppress(OSError):  # the first mask may have been on its way
+                    folder.rmdir()
 
     def _kept(self) -> Iterator[bytes]:
         if not self._path.is_file():
             return
         with self._path.open("rb") as old:
-            yield from (line for line in old if json.loads(line)["image"] not in self._images)
+            yield from (line for line in old if line.strip() and json.loads(line)["image"] not in self._images)
 
 
 def _ours(table: Path) -> dict[Path, str] | None:
     """Digest of each file that earlier runs wrote; None where the table is not ours."""
     known: dict[Path, str] = {}
     for file in (table, _part(table)):
-        if not file.is_file():
+        if not file.exists():
             continue
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        if not file.is_file():
+            return None
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                written = dict(json.loads(line)["written"])
-            except (ValueError, KeyError, TypeError):
-                if file == table:
+                written = dict(json.loads(line)["written"]) if line else {}
+            except (ValueError, KeyError, TypeError, RecursionError):
+                # The growing table of a killed run may end within a line.
+                if file == table or not line.startswith(_START[: len(line)]):
                     return None
                 continue
             known.update({(table.parent / name).resolve(): str(value) for name, value in written.items()})
     return known
+
+
+_START = '{"id": "'
+"""How each line begins."""
 
 
 def _part(table: Path) -> Path:

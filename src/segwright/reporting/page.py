@@ -52,7 +52,7 @@ def write_report(run: Path, *, out: Path | None = None) -> Path:
     """
     contents = read_run(run)
     target = run / "report.html" if out is None else out
-    if target.exists() and not _is_report(target):
+    if target.exists() and not is_report(target):
         raise OutputError("stands there and is no segwright report", mend="choose another name", file=target)
     write_text(target, render(contents))
     return target
@@ -60,21 +60,8 @@ def write_report(run: Path, *, out: Path | None = None) -> Path:
 
 def render(contents: RunContents) -> str:
     """The page as a text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("segwright.reporting", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "interval": interval,
-        "percent": percent,
-        "duration": duration,
-        "css": css_color,
-    }
-    return environment.get_template("run.html.j2").render(
+    template = environment().get_template("run.html.j2")
+    return template.render(
         run=contents,
         generator=Markup(GENERATOR),  # noqa: S704  # a constant
         version=importlib.metadata.version("segwright"),
@@ -84,6 +71,27 @@ def render(contents: RunContents) -> str:
         splits=[_split(split) for split in contents.splits],
         title=_title(contents),
     )
+
+
+def environment() -> jinja2.Environment:
+    """The templates of this room, with its filters; every text that is set in is escaped."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("segwright.reporting", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": number,
+        "interval": interval,
+        "percent": percent,
+        "share": share,
+        "measured": measured,
+        "duration": duration,
+        "css": css_color,
+    }
+    return made
 
 
 def _title(contents: RunContents) -> str:
@@ -166,17 +174,19 @@ def _panel(shown: Shown, classes: ClassSet) -> dict[str, Any]:
         "score": shown.score,
         "width": width,
         "height": height,
-        "views": {name: _data_uri(view) for name, view in views.items()},
+        "views": {name: data_uri(view) for name, view in views.items()},
     }
 
 
-def _data_uri(picture: pictures.Picture) -> str:
+def data_uri(picture: pictures.Picture) -> str:
+    """The picture as an address that a page can hold."""
     small = picture.shape[0] * picture.shape[1] < 128 * 128
     data, kind = (pictures.to_png(picture), "png") if small else (pictures.to_webp(picture), "webp")
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _is_report(path: Path) -> bool:
+def is_report(path: Path) -> bool:
+    """Whether a file is a page that segwright wrote."""
     try:
         with path.open("rb") as stream:
             return GENERATOR.encode() in stream.read(2000)
@@ -202,6 +212,18 @@ def percent(value: float | None) -> str:
     if 0 < value < 0.0005:
         return "<0.1 %"
     return f"{100 * value:.1f} %"
+
+
+def share(value: float) -> str:
+    """A share of the pixels, with two digits more where it is small: `0.14 %`."""
+    return percent(value) if value >= 0.01 or value == 0 else f"{100 * value:.2g} %"
+
+
+def measured(value: float) -> str:
+    """A measured value with about three digits: `128`, `20.3`, `0.123`."""
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:

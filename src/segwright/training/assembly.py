@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ from segwright.models import (
     load_encoder_weights,
 )
 from segwright.models.weights import load_matching
+from segwright.optim import OptimizerSettings, Plateau, Shape
 from segwright.recipe import ModelRecipe, Recipe
 from segwright.training import preflight
 from segwright.training.budget import Budget
@@ -131,9 +133,9 @@ def _load_weights(model: SegmentationModel, asked: ModelRecipe) -> tuple[Weights
 
 
 def loaders_of(
-    recipe: Recipe, images: Prepared, *, device: torch.device
+    recipe: Recipe, images: Prepared, *, device: torch.device, share: tuple[int, int] = (0, 1)
 ) -> tuple[TrainLoader | PrefetchLoader, EvalLoader]:
-    """Batches to train on, and the validation images."""
+    """Batches to train on, and the validation images; `share` says which process of how many they are for."""
     pack, rows = images.pack, images.indices("train")
     assert recipe.augment.crop_px is not None, "settled before"
     loader = TrainLoader(
@@ -145,17 +147,19 @@ def loaders_of(
         weights=preflight.draw_weights(recipe.sampling, classes=images.classes, class_pixels=pack.class_pixels[rows]),
         seed=recipe.training.seed,
         device=device,
-    )
+    ).share(share[0], of=share[1])
     # A GPU must not wait for the CPU to augment; a CPU has no core to spare for working ahead.
     ahead = device.type != "cpu" and not loader.keeps_images_on_device
     labelled = images.indices("val")
     labelled = labelled[pack.has_mask[labelled]]
     validation = EvalLoader(pack, labelled, batch_size=recipe.training.batch_size, device=device)
-    return PrefetchLoader(loader) if ahead else loader, validation
+    return PrefetchLoader(loader) if ahead else loader, validation.share(share[0], of=share[1])
 
 
-def module_of(recipe: Recipe, images: Prepared, model: SegmentationModel, *, budget: Budget) -> SegmentationModule:
-    """The model with its loss, optimiser and schedule."""
+def module_of(
+    recipe: Recipe, images: Prepared, model: SegmentationModel, *, budget: Budget, say: Callable[[str], None]
+) -> SegmentationModule:
+    """The model with its loss, optimiser and schedule; `say` is told when the memory is too small for a batch."""
     rows = images.indices("train")
     loss = build_loss(
         recipe.loss.formula,
@@ -163,6 +167,7 @@ def module_of(recipe: Recipe, images: Prepared, model: SegmentationModel, *, bud
         class_weights=preflight.loss_weights(
             recipe.loss, classes=images.classes, class_pixels=images.pack.class_pixels[rows]
         ),
+        weighted_in=recipe.loss.weighted_in,
         ignore_in_loss=images.classes.ignore_in_loss,
         label_smoothing=recipe.loss.label_smoothing,
     )
@@ -172,11 +177,18 @@ def module_of(recipe: Recipe, images: Prepared, model: SegmentationModel, *, bud
         model,
         loss=loss,
         budget=budget,
-        optimizer=(optimizer.name, optimizer.lr, optimizer.weight_decay, optimizer.encoder_lr_factor),
-        schedule=(schedule.name, schedule.warmup, schedule.final_factor),
+        optimizer=OptimizerSettings(**optimizer.model_dump(exclude={"gradient_clip"})),
+        schedule=(schedule.name, Shape(**schedule.model_dump(exclude={"name", "patience"}))),
+        plateau=_plateau(recipe),
         ema=recipe.training.ema,
         compiled=_compiles(recipe),
+        say=say,
     )
+
+
+def _plateau(recipe: Recipe) -> Plateau | None:
+    schedule = recipe.schedule
+    return Plateau(drop=schedule.drop, patience=schedule.patience) if schedule.name == "plateau" else None
 
 
 def _compiles(recipe: Recipe) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from segwright.errors import RunError
+from segwright.errors import OutputError, RunError
 
 
 @contextmanager
@@ -16,10 +16,18 @@ def locked(run: Path) -> Iterator[None]:
 
     Raises:
         RunError: another process holds it.
+        OutputError: the folder cannot be written to, or its file system has no locks.
     """
-    with (run / ".lock").open("ab") as stream:
+    try:
+        stream = (run / ".lock").open("ab")
+    except OSError as error:
+        raise OutputError(f"cannot be written to ({error.strerror})", mend="choose another --out", file=run) from None
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError("is being written by another process", mend="wait for it to end", file=run) from None
+        except OSError as error:
+            mend = "choose a folder on a local disk with --out"
+            raise OutputError(f"cannot be locked ({error.strerror})", mend=mend, file=run) from None
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,9 +12,21 @@ from torch import Tensor
 from segwright.losses import WeightedLoss
 from segwright.metrics import confusion_per_image
 from segwright.models import SegmentationModel
-from segwright.optim import OptimizerName, ScheduleName, build_optimizer, parameter_groups, schedule_factor
+from segwright.optim import (
+    OptimizerSettings,
+    Plateau,
+    ScheduleName,
+    Shape,
+    add_penalty,
+    build_optimizer,
+    convolution_weights,
+    parameter_groups,
+    schedule_factor,
+)
 from segwright.training.averaging import WeightAverage
 from segwright.training.budget import Budget
+from segwright.training.memory import Pieces
+from segwright.training.processes import ALONE
 from segwright.types import Batch, Logits
 
 
@@ -22,14 +35,24 @@ class SegmentationModule(pl.LightningModule):
 
     Losses and counts stay on the device; callbacks read them now and then, so that no step waits for the host.
 
+    Where the memory is too small for a batch, its images go through in pieces (`memory.py`); the step stays that of the
+    whole batch.
+
     Args:
         model: what is trained; takes images as packed, gives (N, K, H, W) logits.
         loss: on logits and masks.
         budget: tells the share that is spent, which the learning rate follows.
-        optimizer: name, lr, weight_decay and encoder_lr_factor.
-        schedule: name, warmup and final_factor.
+        optimizer: its name and numbers.
+        schedule: name and numbers of the learning rate's way.
+        plateau: drops the rate when validation stops rising; None for no such thing.
         ema: decay of the weight average; 0 for none.
         compiled: compile the network's forward and backward pass.
+        say: told when the images of a batch no longer go through together.
+
+    Attributes:
+        pieces: how many images go through together.
+        first_bad_step: the first step whose loss was no number; -1 while there is none.
+        team: the processes that train the model together.
     """
 
     def __init__(
@@ -38,10 +61,12 @@ class SegmentationModule(pl.LightningModule):
         *,
         loss: WeightedLoss,
         budget: Budget,
-        optimizer: tuple[OptimizerName, float, float, float],
-        schedule: tuple[ScheduleName, float, float],
+        optimizer: OptimizerSettings,
+        schedule: tuple[ScheduleName, Shape],
+        plateau: Plateau | None = None,
         ema: float,
         compiled: bool = False,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -51,14 +76,21 @@ class SegmentationModule(pl.LightningModule):
         # Compiled in place: names of parameters stay as they are.
         if compiled:
             model.compile()
+        self.team = ALONE
         self._optimizer = optimizer
         self._schedule = schedule
+        self.plateau = plateau
+        self.pieces = Pieces(say)
+        self._step_loss: Tensor | None = None
+        self._updating = False
         num_classes = model.spec.num_classes
         self.train_loss: Tensor
         self.confusion: Tensor
         self.val_loss: Tensor
+        self.first_bad_step: Tensor
         self.register_buffer("train_loss", torch.zeros(()), persistent=False)
         self.register_buffer("val_loss", torch.zeros(()), persistent=False)
+        self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
         self.register_buffer("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), persistent=False)
 
     @property
@@ -76,37 +108,89 @@ class SegmentationModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         assert batch.masks is not None, "training batches are labelled"
-        loss: Tensor = self.loss(self(batch.images), batch.masks)
-        self.train_loss += loss.detach()
+        logits = self.pieces.logits("training", self, batch.images)
+        loss: Tensor = self.loss(logits, batch.masks, total=self.team.summed if self.team.size > 1 else None)
+        self._step_loss = loss.detach()
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Forward, backward and update; again with smaller pieces where the memory was not enough."""
+        self._updating = False
+        while not self.pieces.fit(
+            "training", lambda: optimizer.step(closure=optimizer_closure), bar=self._why_not_again
+        ):
+            self._step_loss = None
+            self.zero_grad(set_to_none=True)
+            self.pieces.free_memory()
+        assert self._step_loss is not None, "the closure has run"
+        self.team.average_statistics(self.model)
+        # Some losses are those of this process's part: a NaN of one process is one of all.
+        loss = self.team.summed(self._step_loss) / self.team.size
+        self.train_loss += loss
+        bad = ~torch.isfinite(loss) & (self.first_bad_step < 0)
+        self.first_bad_step.masked_fill_(bad, self.global_step + 1)
         if self.average is not None:
-            self.average.update(self.model, step=self.global_step)
+            self.average.update(self.model, step=self.global_step + 1)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._updating = True
+        if self._optimizer.l2_convolutions > 0:
+            add_penalty(convolution_weights(self.model), l2=self._optimizer.l2_convolutions)
+
+    def _why_not_again(self) -> str | None:
+        """What keeps a step from being tried again; None where nothing does."""
+        if self._updating:
+            return "the memory is not enough for the optimiser's own numbers"
+        if self.team.size > 1:
+            # The others are in the middle of this step, and cannot begin it again.
+            return f"the memory of process {self.team.rank} is not enough for its part of a batch"
+        return None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["at_once"] = dict(self.pieces.at_once)
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.pieces.resume(checkpoint.get("at_once", {}))
+        if self.plateau is not None and "plateau" in checkpoint:
+            self.plateau.load_state_dict(checkpoint["plateau"])
 
     def on_validation_epoch_start(self) -> None:
         self.confusion.zero_()
         self.val_loss.zero_()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
+        while not self.pieces.fit("validation", lambda: self._score(batch)):
+            self.pieces.free_memory()
+
+    def _score(self, batch: Batch) -> None:
         assert batch.masks is not None, "validation batches are labelled"
-        logits = self.best(batch.images)
-        self.val_loss += self.loss(logits, batch.masks) * len(batch.images)
+        logits = self.pieces.logits("validation", self.best, batch.images)
+        loss = self.loss(logits, batch.masks) * batch.weight
         counts = confusion_per_image(logits.argmax(1), batch.masks, num_classes=self.model.spec.num_classes)
+        self.val_loss += loss
         self.confusion += counts.sum(0)
 
+    def on_validation_epoch_end(self) -> None:
+        self.confusion.copy_(self.team.summed(self.confusion))
+        self.val_loss.copy_(self.team.summed(self.val_loss))
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        name, lr, weight_decay, encoder_lr_factor = self._optimizer
+        asked = self._optimizer
         groups = parameter_groups(
             self.model,
             encoder=self.model.encoder,
-            lr=lr,
-            weight_decay=weight_decay,
-            encoder_lr_factor=encoder_lr_factor,
+            lr=asked.lr,
+            weight_decay=asked.weight_decay,
+            encoder_lr_factor=asked.encoder_lr_factor,
+            layer_decay=asked.layer_decay,
         )
         # Scaled fp16 gradients must be unscaled before they are clipped, which the fused kernel would do a second time.
         fused = self.device.type in ("cpu", "cuda") and str(self.trainer.precision) != "16-mixed"
-        return build_optimizer(name, groups, fused=fused)
+        return build_optimizer(asked.name, groups, fused=fused, momentum=asked.momentum, nesterov=asked.nesterov)
 
     def configure_gradient_clipping(
         self,
@@ -118,10 +202,16 @@ class SegmentationModule(pl.LightningModule):
         if gradient_clip_val is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
+    def on_train_start(self) -> None:
+        self.team.copy_buffers(self)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        name, warmup, final_factor = self._schedule
+        name, shape = self._schedule
         progress = self.budget.progress(self.global_step)
-        factor = schedule_factor(name, progress, warmup=warmup, final_factor=final_factor)
+        if self.budget.seconds is not None:
+            progress = self.team.agreed(progress)
+        self.loss.progress = progress
+        factor = schedule_factor(name, progress, shape=shape) * (1.0 if self.plateau is None else self.plateau.factor)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
 

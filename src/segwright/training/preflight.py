@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,15 +11,18 @@ from jaxtyping import Int
 
 from segwright.augment.policy import PRESETS, Policy
 from segwright.data.pack import Pack
-from segwright.errors import RecipeError
+from segwright.errors import RecipeError, TrainingError
+from segwright.hardware import is_out_of_memory
 from segwright.losses.class_weights import class_weights
 from segwright.models import SegmentationModel
 from segwright.recipe import AugmentRecipe, LossRecipe, ModelRecipe, SamplingRecipe
+from segwright.training.memory import SMALLER
 from segwright.types import ClassSet
 
 LARGEST_CROP_PX = 512
 CROP_STEP_PX = 32
 NORMALIZATION_IMAGES = 200
+NORMALIZATION_PIXELS = 500_000
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
@@ -95,12 +99,13 @@ def normalization(
 
 
 def measured_normalization(pack: Pack) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation over an even choice of the images."""
+    """Mean and standard deviation over an even choice of the images, and in large ones of their pixels."""
     chosen = np.unique(np.linspace(0, len(pack) - 1, NORMALIZATION_IMAGES).astype(int))
     scale = FULL_SCALE[str(pack.dtype)]
     total, squares, pixels = np.zeros(pack.channels), np.zeros(pack.channels), 0
     for i in chosen:
-        values = pack.image(int(i)).reshape(pack.channels, -1).astype(np.float64) / scale
+        step = max(1, math.isqrt(int(pack.sizes[i].prod()) // NORMALIZATION_PIXELS))
+        values = pack.image(int(i))[:, ::step, ::step].reshape(pack.channels, -1).astype(np.float64) / scale
         total += values.sum(axis=1)
         squares += np.square(values).sum(axis=1)
         pixels += values.shape[1]
@@ -129,8 +134,21 @@ def check_frozen(recipe: ModelRecipe, *, loaded: bool, model: SegmentationModel)
 
 
 def one_try(model: SegmentationModel, *, crop_px: tuple[int, int]) -> None:
-    """Push two empty crops through, so that a misfit shows before anything is written."""
+    """Push two empty crops through, or one where the memory is small: a misfit shows before anything is written.
+
+    Raises:
+        TrainingError: the memory is not enough for one crop.
+    """
     model.eval()
-    with torch.inference_mode():
-        out = model(torch.zeros(2, model.spec.in_channels, *crop_px, dtype=torch.uint8))
-    assert out.shape == (2, model.spec.num_classes, *crop_px), f"a model must keep the size, gave {tuple(out.shape)}"
+    for images in (2, 1):
+        try:
+            with torch.inference_mode():
+                out = model(torch.zeros(images, model.spec.in_channels, *crop_px, dtype=torch.uint8))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            continue
+        wanted = (images, model.spec.num_classes, *crop_px)
+        assert out.shape == wanted, f"a model must keep the size, gave {tuple(out.shape)}"
+        return
+    raise TrainingError(f"the memory is not enough for one crop of {crop_px[0]} x {crop_px[1]} pixels", mend=SMALLER)

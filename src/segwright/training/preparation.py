@@ -13,9 +13,12 @@ from jaxtyping import Int
 from segwright.data.pack import Pack, open_pack
 from segwright.data.sources import Source
 from segwright.data.splits import find_groups, make_split, read_split
-from segwright.errors import DataError, RecipeError, SplitError
+from segwright.errors import DataError, RecipeError, RunError, SplitError
+from segwright.files import read_json
 from segwright.recipe import ClassesRecipe, DataRecipe, Recipe
 from segwright.runs import source_of
+from segwright.training.learnable import check_labels
+from segwright.training.resuming import ImageChanges, compare_images
 from segwright.types import SPLIT_NAMES, ClassSet, SplitName
 
 
@@ -29,6 +32,8 @@ class Prepared:
         classes: with the rules of the recipe.
         split: side of each id; ids that stand on no side are left out.
         dropped: id to reason, beside those that the source's card drops.
+        changes: what is not as it was when the run was started; None for a new run.
+        notes: what is odd about the masks, in sentences.
     """
 
     source: Source
@@ -36,36 +41,63 @@ class Prepared:
     classes: ClassSet
     split: dict[str, SplitName]
     dropped: dict[str, str]
+    changes: ImageChanges | None = None
+    notes: tuple[str, ...] = ()
 
     def indices(self, side: SplitName) -> Int[np.ndarray, " M"]:
         """Positions in the pack of one side."""
         return np.array([i for i, name in enumerate(self.pack.ids) if self.split.get(name) == side], dtype=np.int64)
 
 
-def prepare(recipe: Recipe, *, split_file: Path | None = None, progress: bool = True) -> Prepared:
+def prepare(recipe: Recipe, *, run: Path | None = None, force: bool = False, progress: bool = True) -> Prepared:
     """Open, pack, drop and divide the images of a recipe.
 
     Args:
         recipe: says where and how.
-        split_file: a division made before (a run's own); None makes it by the recipe.
+        run: a run that goes on: its division counts, and its images must be as they were; None for a new run.
+        force: take images that changed, and leave out those that are gone or new.
         progress: show a bar while packing.
 
     Raises:
         DataError: the source cannot be used, or an id to drop is not there.
+        RunError: images changed since the run was started.
         SplitError: a side is empty, or the same image or group stands on two sides.
     """
     source = source_of(recipe)
+    if not source.labelled:
+        mend = "put the masks into a folder named masks beside the images, under the same names"
+        raise DataError(f"none of its {len(source.samples)} images has a mask", mend=mend, file=source.root)
     pack = open_pack(
         source, working_size_px=recipe.data.working_size_px, resident=recipe.data.resident, progress=progress
     )
     dropped = _dropped(recipe.data, source, pack)
-    split = _divide(recipe, source, pack, dropped=dropped) if split_file is None else read_split(split_file, pack.ids)
+    split = _divide(recipe, source, pack, dropped=dropped) if run is None else _own_split(run, pack)
+    changes = None if run is None else _compared(run, pack, split, force=force)
     if source.classes.num_classes < 2:
         mend = "name background too, or give classes.mask_values"
         raise RecipeError("there is one class only, so nothing to tell apart", mend=mend, file=source.root)
     spec = recipe.data.split.groups or source.groups
     _refuse_leaks(pack, split, groups=pack.groups if spec is None else find_groups(pack.ids, spec))
-    return Prepared(source, pack, _with_rules(source.classes, recipe.classes), split, dropped)
+    classes = _with_rules(source.classes, recipe.classes)
+    notes = check_labels(pack, split, classes=classes)
+    return Prepared(source, pack, classes, split, dropped, changes, notes)
+
+
+def _compared(run: Path, pack: Pack, split: dict[str, SplitName], *, force: bool) -> ImageChanges:
+    changes = compare_images(run, pack, split)
+    if changes and not force:
+        mend = "put them back, go on with them by --force, or start a new run from this one with --from"
+        raise RunError(f"images are not what this run was trained with: {changes}", mend=mend, file=run)
+    return changes
+
+
+def _own_split(run: Path, pack: Pack) -> dict[str, SplitName]:
+    """The division of a run, without images that are gone; new ones stand on no side."""
+    tree = read_json(run / "split.json")
+    if not isinstance(tree, dict):
+        raise SplitError("is no split", mend="put back the file that the run was started with", file=run / "split.json")
+    sides = {name: side for side in SPLIT_NAMES for name in tree.get(side, [])}
+    return {name: sides[name] for name in pack.ids if name in sides}
 
 
 def _with_rules(classes: ClassSet, asked: ClassesRecipe) -> ClassSet:

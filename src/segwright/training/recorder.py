@@ -1,7 +1,8 @@
-"""The record of a run: metrics.jsonl, the best bundle so far, the file to resume from, log.txt."""
+"""The record of a run: its validations, metrics.jsonl, the best bundle so far, log.txt."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -13,26 +14,28 @@ from typing import Any
 import lightning.pytorch as pl
 from rich.console import Console
 
-from segwright.files import sync_folder, write_text
+from segwright.errors import OutputError
+from segwright.files import write_text
 from segwright.metrics import score
-from segwright.training.callbacks import ours
+from segwright.training.callbacks import BudgetCallback, epochs_begun, ours
 from segwright.training.module import SegmentationModule
+from segwright.training.state import require_finite
+from segwright.training.validation import Validation
 from segwright.types import Batch, ClassSet
-
-RESUME_EVERY_SECONDS = 30.0
 
 
 class Recorder(pl.Callback):
-    """Writes metrics.jsonl, keeps the best bundle and the resume file, and stops early when asked.
+    """Validates at the end of an epoch, writes metrics.jsonl, keeps the best bundle, and stops early when asked.
 
     Args:
         run: the run folder.
         classes: tells which classes are scored.
         batch_size: images a step.
-        validation_images: images a validation.
+        validation: how the model is scored.
+        clock: decides which epochs are validated.
         patience: epochs without a better validation mIoU before the run ends; None for never.
         save_best: writes the bundle of the best model, given its row.
-        say: prints one line an epoch.
+        say: prints one line a validation.
     """
 
     def __init__(
@@ -41,7 +44,8 @@ class Recorder(pl.Callback):
         *,
         classes: ClassSet,
         batch_size: int,
-        validation_images: int,
+        validation: Validation,
+        clock: BudgetCallback,
         patience: int | None,
         save_best: Callable[[dict[str, Any]], None],
         say: Callable[[str], None],
@@ -49,72 +53,110 @@ class Recorder(pl.Callback):
         self._run = run
         self._classes = classes
         self._batch_size = batch_size
-        self._validation_images = validation_images
+        self._validation = validation
+        self._clock = clock
         self._patience = patience
         self._save_best = save_best
         self._say = say
         self._best = -1.0
         self._best_epoch = -1
+        self._scored_epoch = 0
+        self._scored_step = 0
+        self._pending = False
         self._steps = 0
         self._train_seconds = 0.0
-        self._resume_saved = 0.0
+        self._loss_before: float | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._module = ours(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best, "best_epoch": self._best_epoch}
+        return {
+            "best": self._best,
+            "best_epoch": self._best_epoch,
+            "scored_epoch": self._scored_epoch,
+            "scored_step": self._scored_step,
+            "pending": self._pending,
+            "steps": self._steps,
+            "train_seconds": self._train_seconds,
+            "train_loss": float(self._module.train_loss),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = state_dict["best"]
         self._best_epoch = state_dict["best_epoch"]
+        self._scored_epoch = state_dict["scored_epoch"]
+        self._scored_step = state_dict["scored_step"]
+        self._pending = state_dict["pending"]
+        self._steps = state_dict["steps"]
+        self._train_seconds = state_dict["train_seconds"]
+        self._loss_before = state_dict["train_loss"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._loss_before is not None:
+            self._module.train_loss.fill_(self._loss_before)
+        self._stop_early(trainer)
+        # A resumed run may have been stopped before a validation, or has no time left for a step.
+        if self._pending or (trainer.should_stop and self._scored_step < trainer.global_step):
+            self._validate(trainer)
+        self._mark = time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._mark = time.monotonic()
-        self._step_mark = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch or trainer.should_stop:
-            self._train_seconds += time.monotonic() - self._mark
-            self._steps += trainer.global_step - self._step_mark
-            self._mark, self._step_mark = time.monotonic(), trainer.global_step
+        now = time.monotonic()
+        self._train_seconds += now - self._mark
+        self._mark = now
+        self._steps += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # After the validation of this epoch, when it had one.
-        validated = trainer.check_val_every_n_epoch == 1
-        if not validated:
+        if self._clock.wants_validation(trainer):
+            self._pending = True
+            self._validate(trainer)
+
+    def _validate(self, trainer: pl.Trainer) -> None:
+        started = time.monotonic()
+        if not self._validation.run(trainer, self._module):
             return
-        row = self._row(trainer, ours(pl_module))
+        self._pending = False
+        self._clock.validated(time.monotonic() - started)
+        row = self._row(trainer, self._module)
         better = row["val_miou"] is not None and row["val_miou"] > self._best
+        plateau = self._module.plateau
+        if plateau is not None and row["val_miou"] is not None and plateau.seen(row["val_miou"], epoch=row["epoch"]):
+            self._say(f"no better validation mIoU: the learning rate drops to {plateau.factor:g} of its first value")
+        self._scored_epoch, self._scored_step = row["epoch"], row["step"]
         if better:
             self._best, self._best_epoch = row["val_miou"], row["epoch"]
+            require_finite(trainer)
             self._save_best(row)
-        with (self._run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row, allow_nan=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        if self._module.team.leads:
+            append_line(self._run / "metrics.jsonl", json.dumps(row, allow_nan=False))
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)
         self._say(_line(row, better=better))
-        if self._patience is not None and row["epoch"] - self._best_epoch >= self._patience:
+        if self._stop_early(trainer):
             self._say(f"no better validation mIoU for {self._patience} epochs: stopping early")
-            trainer.should_stop = True
-        if trainer.should_stop or time.monotonic() - self._resume_saved > RESUME_EVERY_SECONDS:
-            save_resume(trainer, self._run)
-            self._resume_saved = time.monotonic()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        save_resume(trainer, self._run)
+    def _stop_early(self, trainer: pl.Trainer) -> bool:
+        without_gain = self._scored_epoch - self._best_epoch
+        stops = self._patience is not None and self._scored_epoch > 0 and without_gain >= self._patience
+        trainer.should_stop = trainer.should_stop or stops
+        return stops
 
     def _row(self, trainer: pl.Trainer, module: SegmentationModule) -> dict[str, Any]:
         steps = max(self._steps, 1)
         scores = score(module.confusion.cpu().numpy(), self._classes)
         row = {
-            "epoch": trainer.current_epoch + 1,
+            "epoch": epochs_begun(trainer),
             "step": trainer.global_step,
             "seconds": round(module.budget.spent_seconds, 3),
             "train_loss": _number(module.train_loss / steps),
-            "val_loss": _number(module.val_loss / self._validation_images),
+            "val_loss": _number(module.val_loss / self._validation.images),
             "val_miou": _number(scores.miou),
             "val_iou": [_number(value) for value in scores.iou],
             "lr": trainer.optimizers[0].param_groups[-1]["lr"],
@@ -146,16 +188,6 @@ def _line(row: dict[str, Any], *, better: bool) -> str:
     return "  ".join(parts)
 
 
-def save_resume(trainer: pl.Trainer, run: Path) -> None:
-    """Write the whole state of the run, whole or not at all."""
-    part = run / ".resume.ckpt.part"
-    trainer.save_checkpoint(part)
-    with part.open("rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(part, run / "resume.ckpt")
-    sync_folder(run)
-
-
 class RunLog:
     """Prints lines to the terminal and keeps them in log.txt."""
 
@@ -165,8 +197,30 @@ class RunLog:
 
     def __call__(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        append_line(self._path, line)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, synced; where it cannot be added whole, the file stays as it was.
+
+    Raises:
+        OutputError: the disk is full, or cannot be written to.
+    """
+    try:
+        with path.open("ab", buffering=0) as stream:
+            before = stream.tell()
+            try:
+                data = f"{line}\n".encode()
+                while data:
+                    data = data[stream.write(data) :]
+                os.fsync(stream.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    stream.truncate(before)
+                raise
+    except OSError as error:
+        mend = "free some space or choose another folder"
+        raise OutputError(f"cannot be written ({error.strerror or error})", mend=mend, file=path) from error
 
 
 def trim_metrics(path: Path, *, step: int) -> None:

@@ -2,139 +2,266 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from segwright.bundle import load_bundle, save_bundle
-from segwright.data.card import write_card
-from segwright.data.loader import EvalLoader, TrainLoader
+from segwright.data.loader import TrainLoader
 from segwright.data.prefetch import PrefetchLoader
-from segwright.data.splits import write_split
 from segwright.errors import MissingExtraError, OutputError, RunError, TrainingError
-from segwright.files import read_json, write_json
-from segwright.hardware import choose_device, choose_precision, describe, keep_freed_memory
-from segwright.recipe import DEFAULT_EPOCHS, Recipe, budget_text, read_recipe, write_recipe
-from segwright.training.assembly import Start, loaders_of, module_of, start_of, with_architecture
+from segwright.files import read_json
+from segwright.hardware import Precision, choose_device, choose_precision, keep_freed_memory
+from segwright.recipe import DEFAULT_EPOCHS, Recipe, read_recipe
+from segwright.training.assembly import loaders_of, module_of, start_of, with_architecture
 from segwright.training.budget import Budget
 from segwright.training.callbacks import BudgetCallback, ChanceCallback, NanWatch, ProgressBar
+from segwright.training.folder import opening, other_versions, run_file, saver, take_changes, write_beginnings
 from segwright.training.lock import locked
+from segwright.training.meeting import device_at, gathering
 from segwright.training.module import SegmentationModule
-from segwright.training.preparation import Prepared, prepare
-from segwright.training.recorder import Recorder, RunLog, trim_metrics
-from segwright.types import SPLIT_NAMES, ClassSet
+from segwright.training.preparation import prepare
+from segwright.training.processes import Team, strategy_of
+from segwright.training.recorder import Recorder, RunLog, append_line, trim_metrics
+from segwright.training.resuming import command_to_resume, is_bound, recipe_to_go_on, tidy
+from segwright.training.signals import StopAskedError, StopSignals
+from segwright.training.state import STATE_FILE, SavedState, StateFile, StateKeeper, begin_epoch_again, read_state
+from segwright.training.validation import Validation
 
 _LIGHTNING_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
-_MORE_EPOCHS_THAN_ANY_CLOCK = 1_000_000_000
+_MORE_EPOCHS_THAN_ANY_BUDGET = 1_000_000_000
 
 
 def train(
-    recipe: Recipe, *, run: Path, resume: bool = False, start_from: Path | None = None, progress: bool = True
-) -> Path:
+    recipe: Recipe, *, run: Path, resume: bool = False, changes: Sequence[str] = (), force: bool = False,
+    start_from: Path | None = None, progress: bool = True,
+) -> Path:  # fmt: skip
     """Train a model and leave its run folder.
 
     Args:
         recipe: what to do; with `resume` the run's own recipe counts instead.
         run: the folder to write; it must not exist, except with `resume`.
         resume: go on where a stopped run was.
+        changes: with `resume`, `key.path=value` texts; a longer budget is taken, other changes need `force`.
+        force: with `resume`, go on though the recipe or the images changed.
         start_from: a run or bundle whose architecture and weights are the start.
         progress: show bars on a terminal.
 
     Returns:
-        `run`, with recipe.yaml, data.yaml, split.json, environment.json, metrics.jsonl, log.txt, resume.ckpt, bundle/.
+        `run`, with recipe.yaml, data.yaml, split.json, images.json, environment.json, metrics.jsonl, log.txt,
+        resume.ckpt, bundle/.
 
     Raises:
         SegwrightError: whatever cannot be trained as asked, before anything is written where that can be told.
+        RunStopped: a signal ended the run; it is saved.
     """
     keep_freed_memory()
     if not resume and run.exists():
         raise RunError("this run exists already", mend="choose another --name, or go on with --resume", file=run)
     with ExitStack() as stack:
+        state: SavedState | None = None
+        words: list[str] = []
         if resume:
-            recipe = read_recipe(_run_file(run, "recipe.yaml"))
+            for name in ("recipe.yaml", "split.json", "environment.json"):
+                run_file(run, name)
             stack.enter_context(locked(run))
+            tidy(run)
+            # A run that was killed before its first save has nothing to go on from, and starts again.
+            state = read_state(run / STATE_FILE) if (run / STATE_FILE).is_file() else None
+            recipe, words = recipe_to_go_on(run, state, changes=changes, force=force)
+            origin = read_json(run / "environment.json")["start_from"]
+            start_from = None if origin is None else Path(origin)
         else:
             recipe = with_architecture(recipe, start_from)
-        # A run that was killed before its first save has nothing to go on from, and starts again.
-        state = run / "resume.ckpt" if resume and (run / "resume.ckpt").is_file() else None
+        others = stack.enter_context(gathering(recipe.training.devices, device=choose_device()))
         pl.seed_everything(recipe.training.seed, verbose=False)
-        images = prepare(recipe, split_file=_run_file(run, "split.json") if resume else None, progress=progress)
-        if resume:
-            facts = _facts_of_same_images(run, images)
-            start_from = None if facts["start_from"] is None else Path(facts["start_from"])
-        device = choose_device()
+        images = prepare(recipe, run=run if resume else None, force=force, progress=progress)
+        forced = state is not None and (is_bound(words) or bool(images.changes))
+        device = others.device
         precision = choose_precision(recipe.training.precision, device=device)
         start = start_of(recipe, images, start_from=None if state else start_from, resumed=state is not None)
         recipe = start.recipe
-        loader, validation = loaders_of(recipe, images, device=device)
-        budget = _budget(recipe, steps_an_epoch=len(loader))
-        module = module_of(recipe, images, start.model, budget=budget)
-        if not resume:
-            _write_beginnings(run, start, images, device=device, start_from=start_from)
-            stack.enter_context(locked(run))
-
+        loader, validation = loaders_of(recipe, images, device=device, share=(0, others.size))
+        offset = _offset_steps(state, steps_an_epoch=len(loader), forced=forced)
+        budget = _budget(recipe, steps_an_epoch=len(loader), offset=offset)
         console = Console(stderr=True, quiet=not progress)
         say = RunLog(run / "log.txt", console=console)
-        for line in _opening(start, images, where=f"{device.type}, {precision}"):
+        module = module_of(recipe, images, start.model, budget=budget, say=say)
+        if resume:
+            take_changes(run, start, images)
+            trim_metrics(run / "metrics.jsonl", step=0 if state is None else state.step)
+        else:
+            write_beginnings(run, start, images, device=device, start_from=start_from)
+            stack.enter_context(locked(run))
+        several = f", in {others.size} processes" if others.size > 1 else ""
+        for line in opening(start, images, where=f"{device.type}, {precision}{several}"):
             say(line)
+        for line in [*words, *([f"images: {images.changes}"] if images.changes else [])]:
+            say(f"changed  {line}")
+        if state is not None:
+            for line in [f"resumed  after step {state.step}, {state.epochs} epochs done", *other_versions(run)]:
+                say(line)
+
+        note = "stopping after this step, and saving; once more to stop at once" if progress else None
+        signals = stack.enter_context(StopSignals(note=note))
+        orders = {"resumed": state is not None, "forced": forced, "offset_steps": offset}
+        module.team = team = others.begin(run, orders=orders)
+        clock = BudgetCallback(epochs=_epochs(recipe), team=team)
         recorder = Recorder(
             run,
             classes=images.classes,
             batch_size=recipe.training.batch_size,
-            validation_images=validation.count,
+            # Several processes end a validation together, or one would wait for the others' counts forever.
+            validation=Validation(validation, stop=lambda: team.size == 1 and signals.asked is not None),
+            clock=clock,
             patience=recipe.training.early_stopping,
-            save_best=_saver(run, module, images, recipe),
+            save_best=saver(run, module, images, recipe, keep_better=state is not None and not forced),
             say=say,
         )
-        if resume:
-            saved = {"global_step": 0} if state is None else torch.load(state, map_location="cpu", weights_only=True)
-            trim_metrics(run / "metrics.jsonl", step=int(saved["global_step"]))
-        around = [BudgetCallback(), ChanceCallback(loader), NanWatch(images.pack.ids), recorder, ProgressBar(console)]
-        trainer = pl.Trainer(
-            accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
-            devices=1,
-            precision=_LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]  # a literal of theirs
-            max_epochs=_MORE_EPOCHS_THAN_ANY_CLOCK if budget.steps is None else budget.steps // len(loader),
-            gradient_clip_val=recipe.optimizer.gradient_clip,
-            callbacks=around,
-            logger=_tensorboard(run) if recipe.training.tensorboard else False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
-        _fit(trainer, module, loader, validation, state=state)
+        facts: dict[str, str | int] = {"recipe": json.dumps(recipe.as_dict()), "offset_steps": offset}
+        trainer = _trainer(
+            run,
+            recipe,
+            [
+                clock, ChanceCallback(loader, forced=forced, team=team), NanWatch(images.pack.ids), recorder,
+                StateKeeper(run, signals=signals, facts=facts, team=team), ProgressBar(console),
+            ],
+            module=module,
+            device=device,
+            precision=precision,
+            files=StateFile(adjust=begin_epoch_again if forced else None),
+        )  # fmt: skip
+        _fit(trainer, module, loader, run=run, state=None if state is None else run / STATE_FILE, signals=signals)
         if not (run / "bundle").exists():
             raise TrainingError("no validation gave a score", mend="give the run a larger budget", file=run)
+        if state is not None and trainer.global_step == state.step:
+            say("nothing was left to do; --epochs or --minutes gives a run a larger budget")
         say(f"done in {budget.spent_seconds / 60:.1f} minutes; the best model is in {run / 'bundle'}")
     return run
 
 
-def _budget(recipe: Recipe, *, steps_an_epoch: int) -> Budget:
-    asked = recipe.training
-    if asked.minutes is not None:
-        return Budget(steps=None, seconds=asked.minutes * 60)
-    return Budget(steps=(asked.epochs or DEFAULT_EPOCHS) * steps_an_epoch, seconds=None)
+def train_along(run: Path, *, orders: Mapping[str, int], local_rank: int, join: Callable[[torch.device], Team]) -> None:
+    """Train this process's share of a run that another process leads; nothing is written or said.
+
+    Args:
+        run: the folder that the leading process has begun.
+        orders: whether the run is `resumed`, by force (`forced`), and its `offset_steps`.
+        local_rank: of this process on its machine.
+        join: gives the processes of the run, once this one is ready.
+
+    Raises:
+        SegwrightError: the images are not those of the run, or the training cannot go on.
+    """
+    keep_freed_memory()
+    recipe = read_recipe(run / "recipe.yaml")
+    images = prepare(recipe, run=run, progress=False)
+    device = device_at(local_rank, device=choose_device())
+    precision = choose_precision(recipe.training.precision, device=device)
+    # All weights come from the leading process, or from the state.
+    start = start_of(recipe, images, start_from=None, resumed=True)
+    team = join(device)
+    pl.seed_everything(recipe.training.seed + team.rank, verbose=False)
+    loader, validation = loaders_of(recipe, images, device=device, share=(team.rank, team.size))
+    budget = _budget(recipe, steps_an_epoch=len(loader), offset=orders["offset_steps"])
+    module = module_of(recipe, images, start.model, budget=budget, say=_silent)
+    module.team = team
+    clock = BudgetCallback(epochs=_epochs(recipe), team=team)
+    forced = bool(orders["forced"])
+    with StopSignals() as signals:
+        recorder = Recorder(
+            run,
+            classes=images.classes,
+            batch_size=recipe.training.batch_size,
+            validation=Validation(validation, stop=lambda: False),
+            clock=clock,
+            patience=recipe.training.early_stopping,
+            save_best=_silent,
+            say=_silent,
+        )
+        trainer = _trainer(
+            run,
+            recipe,
+            [
+                clock, ChanceCallback(loader, forced=forced, team=team), NanWatch(images.pack.ids), recorder,
+                StateKeeper(run, signals=signals, facts={}, team=team),
+            ],
+            module=module,
+            device=device,
+            precision=precision,
+            files=StateFile(adjust=begin_epoch_again if forced else None),
+        )  # fmt: skip
+        state = run / STATE_FILE if orders["resumed"] else None
+        with suppress(StopAskedError):
+            _fit(trainer, module, loader, run=run, state=state, signals=signals)
+
+
+def _silent(_: object) -> None:
+    """Only the leading process writes and speaks."""
+
+
+def _epochs(recipe: Recipe) -> int | None:
+    return None if recipe.training.minutes is not None else recipe.training.epochs or DEFAULT_EPOCHS
+
+
+def _offset_steps(state: SavedState | None, *, steps_an_epoch: int, forced: bool) -> int:
+    """Steps that were done beside whole epochs of the present length: batches of another size make other epochs."""
+    if state is None:
+        return 0
+    return state.step - state.epochs * steps_an_epoch if forced else state.offset_steps
+
+
+def _budget(recipe: Recipe, *, steps_an_epoch: int, offset: int) -> Budget:
+    epochs = _epochs(recipe)
+    if epochs is None:
+        assert recipe.training.minutes is not None, "a budget is in epochs or in minutes"
+        return Budget(steps=None, seconds=recipe.training.minutes * 60)
+    return Budget(steps=epochs * steps_an_epoch + offset, seconds=None)
+
+
+def _trainer(
+    run: Path, recipe: Recipe, callbacks: list[pl.Callback], *, module: SegmentationModule, device: torch.device,
+    precision: Precision, files: StateFile,
+) -> pl.Trainer:  # fmt: skip
+    assert recipe.augment.crop_px is not None, "settled before"
+    team = module.team
+    return pl.Trainer(
+        accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        strategy=strategy_of(team, module.model, crop_px=recipe.augment.crop_px),
+        sync_batchnorm=team.size > 1 and device.type == "cuda",
+        precision=_LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]  # a literal of theirs
+        max_epochs=_MORE_EPOCHS_THAN_ANY_BUDGET,
+        gradient_clip_val=recipe.optimizer.gradient_clip,
+        callbacks=callbacks,
+        plugins=[files],
+        default_root_dir=run,
+        logger=_tensorboard(run) if recipe.training.tensorboard and team.leads else False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
 
 
 def _fit(
     trainer: pl.Trainer,
     module: SegmentationModule,
     loader: TrainLoader | PrefetchLoader,
-    validation: EvalLoader,
     *,
+    run: Path,
     state: Path | None,
+    signals: StopSignals,
 ) -> None:
     """Lightning's loop, with Ctrl-C as Python has it.
 
@@ -142,108 +269,32 @@ def _fit(
     Ctrl-C it turns the signal off and leaves the program.
     """
     module.train()
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\.")
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
-            trainer.fit(module, loader, validation, ckpt_path=state, weights_only=True)
+            trainer.fit(module, loader, ckpt_path=state, weights_only=True)
+    except StopAskedError:
+        if signals.asked is None:
+            raise  # the leading process was asked
+        stopped = signals.stopped(command_to_resume(run))
+        append_line(run / "log.txt", str(stopped))
+        raise stopped from None
+    except OutputError as error:
+        first = error.mend.removesuffix(" or choose another folder")
+        mend = f"{first}, then go on ({command_to_resume(run)}): what was saved is whole"
+        raise OutputError(error.problem, mend=mend, file=error.file) from error
     except SystemExit:
         if not trainer.interrupted:
             raise
         raise KeyboardInterrupt from None
     finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signals.catch()
     if trainer.interrupted:
         raise KeyboardInterrupt
-
-
-def _run_file(run: Path, name: str) -> Path:
-    path = run / name
-    if not path.is_file():
-        raise RunError(f"has no {name}, so there is nothing to resume", mend="start the run again", file=run)
-    return path
-
-
-def _facts_of_same_images(run: Path, images: Prepared) -> dict[str, Any]:
-    facts: dict[str, Any] = read_json(_run_file(run, "environment.json"))
-    if facts["data_digest"] != images.pack.digest:
-        raise RunError("the images changed since this run was started", mend="start a new run", file=run)
-    return facts
-
-
-def _write_beginnings(
-    run: Path, start: Start, images: Prepared, *, device: torch.device, start_from: Path | None
-) -> None:
-    try:
-        run.mkdir(parents=True)
-    except FileExistsError:
-        raise RunError("this run exists already", mend="choose another --name", file=run) from None
-    except OSError as error:
-        raise OutputError(f"cannot be made ({error.strerror})", mend="choose another --out", file=run) from None
-    write_recipe(run / "recipe.yaml", start.recipe)
-    write_split(run / "split.json", images.split)
-    write_card(run / "data.yaml", {**images.source.as_card(), "dropped": {**images.source.dropped, **images.dropped}})
-    report = start.report
-    facts = {
-        "data_digest": images.pack.digest,
-        "seed": start.recipe.training.seed,
-        "start_from": None if start_from is None else str(start_from.resolve()),
-        "weights": report
-        and {"source": report.source, "matched": report.matched, "missing": report.missing, "licence": report.licence},
-    }
-    write_json(run / "environment.json", {**facts, **describe(device)})
-
-
-def _opening(start: Start, images: Prepared, *, where: str) -> list[str]:
-    """What a run says before its first epoch."""
-    recipe = start.recipe
-    sides = ", ".join(f"{len(images.indices(side))} {side}" for side in SPLIT_NAMES if len(images.indices(side)))
-    millions = sum(p.numel() for p in start.model.parameters()) / 1e6
-    name = recipe.model.name + (f"/{start.model.spec.encoder}" if start.model.spec.encoder else "")
-    lines = [
-        f"images   {sides}" + (f", {len(images.dropped)} dropped" if images.dropped else ""),
-        f"classes  {', '.join(images.classes.names)}",
-        f"model    {name}, {millions:.2f} M parameters, {start.note}",
-        *([f"licence  of the weights: {start.report.licence}"] if start.report is not None else []),
-        f"budget   {budget_text(recipe.training)}, batches of {recipe.training.batch_size} on {where}",
-    ]
-    return [*lines, *(f"note     {note}" for note in (*images.source.notes, *images.pack.notes))]
-
-
-def _saver(run: Path, module: SegmentationModule, images: Prepared, recipe: Recipe) -> Callable[[dict[str, Any]], None]:
-    """A function that keeps the best model so far."""
-    facts = read_json(run / "environment.json")
-    weights = facts["weights"]
-    licences = [] if weights is None else [f"{weights['source']}: {weights['licence']}"]
-    if facts["start_from"] is not None:
-        licences += load_bundle(Path(facts["start_from"])).info["licences"]
-
-    def save(row: dict[str, Any]) -> None:
-        info = {
-            "score": {"name": "miou", "split": "val", "value": row["val_miou"], "interval": None},
-            "definition": _definition(images.classes),
-            "calibration": None,
-            "epoch": row["epoch"],
-            "input": {"working_size_px": recipe.data.working_size_px},
-            "trained_on": {
-                "path": recipe.data.path,
-                "digest": images.pack.digest,
-                "images": len(images.indices("train")),
-            },
-            "licences": licences,
-            "versions": facts["versions"],
-        }
-        save_bundle(run / "bundle", module.best, classes=images.classes, info=info)
-
-    return save
-
-
-def _definition(classes: ClassSet) -> str:
-    out = [classes.names[k] for k in (*classes.ignore_in_score, *classes.leave_out_of_mean)]
-    return f"mean IoU over all classes{' but ' if out else ''}{', '.join(out)}, from summed counts"
+    if signals.asked is not None:
+        raise signals.stopped(command_to_resume(run))
 
 
 def _tensorboard(run: Path) -> TensorBoardLogger:

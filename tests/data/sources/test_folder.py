@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from segwright.data.sources import open_source
+from segwright.data.sources.folder import takes_for_mask
 from segwright.errors import DataError, MaskError
 
 SQUARES = (np.indices((8, 6)).sum(axis=0) % 2).astype(np.uint8)
@@ -123,7 +125,7 @@ def test_what_is_ambiguous_or_missing_is_named(tmp_path, names, message):
     [
         (["images/a.png", "masks/a.png", "masks/z.png"], "1 mask without an image, not used: masks/z.png"),
         (["images/a.png"], "images has no folder of masks beside it"),
-        (["left.png", "train/images/a.png", "train/masks/a.png"], "1 pictures beside train/"),
+        (["left.png", "train/images/a.png", "train/masks/a.png"], "1 picture beside train/ not used"),
     ],
 )
 def test_what_is_left_aside_is_noted(tmp_path, names, note):
@@ -236,3 +238,86 @@ def test_masks_can_be_left_unread(tmp_path):
     assert [(one.id, one.mask) for one in source.samples] == [("a", None), ("b", None)]
     source.require_classes(("other", "names"))  # a stranger's class file beside images to predict
     assert all("masks" not in path.parts for path in source.fingerprint_files())
+
+
+def test_what_is_not_used_is_noted(tmp_path):
+    lay(tmp_path, "images/a.png", "masks/a.png", "overlays/a.png", "overlays/b.png", "cover.png", "runs/log.png")
+    assert set(open_source(tmp_path).notes) == {
+        "1 picture beside images/, masks/ not used", "2 pictures in overlays/ not used", "1 picture in runs/ not used",
+    }  # fmt: skip
+
+
+def test_images_without_masks_beside_a_labelled_test_side(tmp_path):
+    lay(tmp_path, "images/a.png", "images/b.png", "test/images/c.png", "test/masks/c.png")
+    with pytest.raises(DataError, match=r"2 images have no mask: images/a.png, images/b.png"):
+        open_source(tmp_path)
+    assert {one.id for one in open_source(tmp_path, masks=False).samples} == {"a", "b", "test/c"}
+    lay(tmp_path, "train/images/d.png", "train/masks/d.png")
+    source = open_source(tmp_path)
+    assert {one.id for one in source.samples} == {"train/d", "test/c"}
+    assert source.notes == ("2 pictures in images/ not used",)
+
+
+def test_two_folders_of_one_side_are_refused(tmp_path):
+    lay(tmp_path, "Train/images/a.png", "Train/masks/a.png", "train/images/b.png", "train/masks/b.png")
+    with pytest.raises(DataError, match="holds Train and train, which mean the same"):
+        open_source(tmp_path)
+
+
+def test_groups_beside_pictures_are_no_images(tmp_path):
+    lay(tmp_path, "a.png", "b.png")
+    np.save(tmp_path / "groups.npy", np.arange(2))
+    np.savez(tmp_path / "more.npz", groups=np.arange(2))
+    assert {one.id for one in open_source(tmp_path).samples} == {"a", "b"}
+    np.save(tmp_path / "images.npy", np.zeros((2, 8, 6), np.uint8))
+    assert open_source(tmp_path).format == "arrays"
+
+
+def test_links_are_followed_and_never_round(tmp_path):
+    lay(tmp_path, "far/images/deep/a.png", "far/masks/deep/a.png", "near/masks/b.png", "b.png")
+    (tmp_path / "near/images").symlink_to(tmp_path / "far/images")
+    (tmp_path / "near/masks/deep").symlink_to(tmp_path / "far/masks/deep")
+    (tmp_path / "far/images/b.png").symlink_to(tmp_path / "b.png")
+    assert set(found(tmp_path / "near")) == {"b", "deep/a"}
+    (tmp_path / "far/images/deep/up").symlink_to(tmp_path / "far/images")
+    with pytest.raises(DataError, match=r"deep/up: is a link that leads back to a folder above it"):
+        open_source(tmp_path / "near")
+
+
+def test_what_is_named_like_a_picture_and_is_none(tmp_path):
+    lay(tmp_path, "images/a.png", "images/film.tif/b.png", "masks/a.png", "masks/film.tif/b.png")
+    assert set(found(tmp_path)) == {"a", "film.tif/b"}  # a folder of pictures may be called anything
+    (tmp_path / "images/c.png").mkdir()
+    with pytest.raises(DataError, match=r"images/c.png: is a folder, named like a picture"):
+        open_source(tmp_path)
+    (tmp_path / "images/c.png").rmdir()
+    os.mkfifo(tmp_path / "images/c.png")
+    with pytest.raises(DataError, match=r"images/c.png: is no file, but a pipe"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "taken"),
+    [
+        ("images/a.jpg", "masks/a.png", True),
+        ("images/a.jpg", "masks/a_mask.png", True),
+        ("images/a.jpg", "predicted/a.png", False),
+        ("images/day/a.jpg", "masks/day/a.png", True),
+        ("images/day/a.jpg", "masks/a.png", False),
+        ("photos/test/images/a.jpg", "masks/a.png", False),
+        ("new_photos/a.jpg", "masks/a.png", False),
+        ("train/a.jpg", "trainannot/a.png", True),
+        ("train/images/a.jpg", "train/masks/a.png", True),
+        ("JPEGImages/a.jpg", "SegmentationClass/a.png", True),
+        ("a.jpg", "a_mask.png", True),
+        ("a_image.jpg", "a_mask.png", True),
+        ("a.jpg", "a.png", True),
+        ("a.jpg", "masks/a.png", True),
+        ("a.jpg", "mask.png", False),
+        ("images/a.jpg", "a.png", False),
+    ],
+)
+def test_what_would_be_taken_for_a_mask(tmp_path, image, mask, taken):
+    assert takes_for_mask(tmp_path / image, tmp_path / mask) is taken
+    if taken and mask != "a.png":  # and so does the reader
+        assert mask in [one.mask for one in open_source(lay(tmp_path, image, mask), names=("a", "b")).samples]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segwright.data.card import write_card
 from segwright.data.sources import open_source
 from segwright.errors import DataError
 
@@ -121,3 +122,33 @@ def test_masks_can_be_left_unread(folder):
     (folder / "labels/flight1/a.png").write_bytes(b"no picture")
     path = manifest(folder, *(",".join(row) for row in ROWS))
     assert [one.mask for one in open_source(path, masks=False).samples] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nlines.png", "next\x85line.png", "a,b.png", "=1+1.png", "naïve 雪.png", 'a "b".png']
+)
+def test_names_of_every_kind(folder, name):
+    (folder / "flight1/a.png").rename(folder / name)
+    quoted = name.replace('"', '""')
+    source = open_source(
+        manifest(folder, "image,mask", f'"{quoted}",labels/flight1/a.png', "flight1/b.png,labels/flight1/b.png")
+    )
+    assert [one.id for one in source.samples] == [name[:-4], "flight1/b"]
+    write_card(folder / "card.yaml", source.as_card() | {"dropped": {name[:-4]: f"it is {name}"}})
+    assert list(open_source(folder / "card.yaml").dropped.values()) == [f"it is {name}"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["image,mask,Image", "a,b,c"], "two columns 'image'"),
+        (["image,mask", "flight1/a.png,labels/flight1/a.png,train"], "line 2 has more cells than there are columns"),
+        (["image", '"flight1/a.png', 'x"', "flight9/a.png"], "line 3 names image"),
+        (["image", "x" * 200_000], "is no CSV"),
+        (["image,mask", "../outside.png,x"], r"list.csv: line 2: path '../outside.png' leaves its folder"),
+    ],
+)
+def test_lines_that_would_lose_something(folder, lines, message):
+    with pytest.raises(DataError, match=message) as caught:
+        open_source(manifest(folder, *lines))
+    assert "list.csv" in str(caught.value)

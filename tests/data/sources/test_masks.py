@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from segwright.data.card import write_card
 from segwright.data.sources import Source, open_source
 from segwright.data.sources.classes import code_of, color_of, default_colors
 from segwright.data.sources.masks import MaskCoding
@@ -244,3 +245,47 @@ def test_default_colours_are_all_different(count):
     colors = default_colors(count)
     assert len(set(colors)) == len(colors) == count
     assert [color_of(code_of(color)) for color in colors] == list(colors)
+
+
+def test_values_in_between_are_read_as_the_nearest_class():
+    coding = MaskCoding("values", (0, 100, 200), (255,), nearest=True)
+    raw = np.array([[0, 49, 50, 51, 130, 151, 201, 227, 228, 255]], dtype=np.uint8)
+    expected = [[0, 0, 0, 1, 1, 2, 2, 2, 255, 255]]
+    assert coding.decode(raw, file="x").tolist() == expected
+    assert coding.decode(raw.astype(np.int64), file="x").tolist() == expected
+    assert MaskCoding("index", (0, 1), ()).decode(raw[:, :1], file="x").tolist() == [[0]]
+
+
+@given(st.lists(st.integers(0, 0xFFFFFF), min_size=2, max_size=6, unique=True), st.integers(0, 10_000))
+def test_colours_in_between_are_read_as_the_nearest_colour(codes, seed):
+    raw = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    table = np.array([color_of(code) for code in codes])
+    apart = ((raw[:, :, None].astype(int) - table) ** 2).sum(-1)
+    found = MaskCoding("rgb", tuple(codes), (), nearest=True).decode(raw, file="x")
+    chosen = np.take_along_axis(apart, found[..., None].astype(int), axis=2)[..., 0]
+    np.testing.assert_array_equal(chosen, apart.min(axis=2))
+
+
+@pytest.mark.parametrize("colored", [False, True])
+def test_a_card_reads_soft_masks_by_the_nearest_class(tmp_path, colored):
+    soft = np.array([[0, 90, 160, 255]], dtype=np.uint8).repeat(2, axis=0)
+    colors = ((0, 0, 0), (255, 0, 0))
+    if colored:
+        soft = np.stack([soft, 0 * soft, 0 * soft], axis=-1)
+    (tmp_path / "set").mkdir()
+    root = pairs(tmp_path / "set", soft)
+    tree = {"source": str(root), "nearest": True, "classes": ["a", "b"]}
+    tree |= {"colors": colors} if colored else {"mask_values": [0, 255], "void_values": []}
+    write_card(tmp_path / "card.yaml", tree)
+    source = open_source(tmp_path / "card.yaml")
+    assert source.coding.nearest
+    assert source.read_mask(source.samples[0]).tolist() == [[0, 0, 1, 1]] * 2
+    write_card(tmp_path / "again.yaml", source.as_card())
+    assert open_source(tmp_path / "again.yaml").coding == source.coding
+    plain = open_source(root, colors=colors, mask_values=() if colored else (0, 255), nearest=True)
+    assert plain.read_mask(plain.samples[0]).tolist() == [[0, 0, 1, 1]] * 2
+
+
+def test_nearest_needs_to_know_the_classes(tmp_path):
+    with pytest.raises(MaskError, match="no class has a value"):
+        open_source(pairs(tmp_path, blocks(0, 90, 255)), nearest=True)

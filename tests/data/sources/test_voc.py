@@ -115,3 +115,8 @@ def test_a_folder_that_is_no_devkit(tmp_path):
     (tmp_path / "SegmentationClass").mkdir()
     with pytest.raises(DataError, match="holds no masks"):
         open_source(tmp_path)
+
+
+def test_ids_with_blanks(tmp_path):
+    devkit(tmp_path, {"train": ["a b", "c"], "val": ["d"]})
+    assert {one.id: one.split for one in open_source(tmp_path).samples} == {"a b": "train", "c": "train", "d": "val"}

@@ -119,6 +119,11 @@ def _role(key: str) -> tuple[SplitName | None, str]:
     return side, "stack" if side is not None and set(words) <= {*SPLIT_WORDS, "set"} else ""
 
 
+def names_images(key: str) -> bool:
+    """Whether an array of that name would be taken for images."""
+    return _role(key)[1] in ("image", "stack")
+
+
 def _side_order(side: SplitName | None) -> int:
     return (None, "train", "val", "test").index(side)
 

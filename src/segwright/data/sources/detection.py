@@ -10,7 +10,7 @@ more than 64 numbers or colours             refused: JPEG, smoothed edges or num
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,8 @@ import numpy as np
 from segwright.data.sources.classes import Color, code_of, color_of
 from segwright.data.sources.masks import MaskCoding, flatten, is_gray, listed, shown
 from segwright.errors import MaskError
-from segwright.files import open_picture, read_raw_mask
+from segwright.files import read_palette, read_raw_mask
+from segwright.metrics import count_labels
 from segwright.types import IGNORE_INDEX
 
 MOST_CLASSES_FOUND = 64
@@ -29,7 +30,7 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
-class Survey:
+class Tally:
     """What some masks hold.
 
     Attributes:
@@ -51,13 +52,14 @@ class Survey:
 
 @dataclass(frozen=True)
 class Glance:
-    """One mask file: how it is stored and what values and colours it holds."""
+    """One mask file: how it is stored, what values and colours it holds, and how many pixels of each."""
 
     file: str
     stored: Literal["flat", "palette", "rgb"]
     gray: bool
     values: tuple[int, ...]
     codes: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
 
 
 def glance(path: Path, *, file: str) -> Glance:
@@ -66,30 +68,36 @@ def glance(path: Path, *, file: str) -> Glance:
     Raises:
         DataError: as `segwright.files.read_image`.
     """
-    raw = read_raw_mask(path)
+    return glance_at(read_raw_mask(path), path=path, file=file)
+
+
+def glance_at(raw: np.ndarray, *, path: Path | None, file: str) -> Glance:
+    """Look at stored values (H, W) or colours (H, W, 3); `path` tells of a palette."""
     if raw.ndim == 3:
-        codes = _distinct(flatten(raw, colored=True, file=path))
+        codes, counts = _counted(flatten(raw, colored=True, file=file))
         gray = is_gray(raw)
-        return Glance(file, "rgb", gray, tuple(code & 255 for code in codes) if gray else (), codes)
-    values = _distinct(raw)
-    with open_picture(path) as picture:
-        table = picture.getpalette("RGB") if picture.mode == "P" else None
+        return Glance(file, "rgb", gray, tuple(code & 255 for code in codes) if gray else (), codes, counts)
+    values, counts = _counted(raw)
+    table = None if path is None else read_palette(path)
     if table is None:
-        return Glance(file, "flat", True, values)
+        return Glance(file, "flat", True, values, counts=counts)
     colors = np.zeros((256, 3), dtype=np.int64)
     colors.reshape(-1)[: len(table)] = table
-    return Glance(
-        file, "palette", False, values, tuple(int(code_of((r, g, b))) for r, g, b in colors[list(values)].tolist())
-    )
+    codes = tuple(int(code_of((r, g, b))) for r, g, b in colors[list(values)].tolist())
+    return Glance(file, "palette", False, values, codes, counts)
 
 
-def _distinct(values: np.ndarray) -> tuple[int, ...]:
+def _counted(values: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The different values and the pixels of each."""
     if values.dtype == np.uint8:
-        return tuple(np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist())
-    return tuple(np.unique(values).tolist())
+        counts = count_labels(values)
+        found = np.flatnonzero(counts)
+        return tuple(found.tolist()), tuple(counts[found].tolist())
+    found, counts = np.unique(values, return_counts=True)
+    return tuple(found.tolist()), tuple(counts.tolist())
 
 
-def survey_files(glances: Sequence[Glance], *, complete: bool) -> Survey:
+def tally_files(glances: Sequence[Glance], *, complete: bool) -> Tally:
     """Put the looks at single files together.
 
     Raises:
@@ -116,7 +124,7 @@ def survey_files(glances: Sequence[Glance], *, complete: bool) -> Survey:
         for value in one.codes if colored else one.values:
             holders.setdefault(value, one.file)
     palette = {} if colored or unlike else {value: color_of(min(codes)) for value, codes in palettes.items()}
-    return Survey(
+    return Tally(
         colored,
         dict(sorted(holders.items())),
         palette,
@@ -126,13 +134,13 @@ def survey_files(glances: Sequence[Glance], *, complete: bool) -> Survey:
     )
 
 
-def survey_arrays(masks: Iterable[tuple[str, np.ndarray]]) -> Survey:
+def tally_arrays(masks: Iterable[tuple[str, np.ndarray]]) -> Tally:
     """Look at (H, W) rows of arrays, each with its place for messages."""
     holders: dict[int, str] = {}
     for place, mask in masks:
-        for value in _distinct(mask):
+        for value in _counted(mask)[0]:
             holders.setdefault(value, place)
-    return Survey(colored=False, holders=dict(sorted(holders.items())))
+    return Tally(colored=False, holders=dict(sorted(holders.items())))
 
 
 @dataclass(frozen=True)
@@ -145,49 +153,70 @@ class Found:
 
 
 def detect(
-    survey: Survey,
+    tally: Tally,
     *,
     num_classes: int | None,
     mask_values: Sequence[int] = (),
     colors: Sequence[Color] = (),
     void_values: Sequence[int],
+    nearest: bool = False,
 ) -> Found:
     """Find out how masks are coded.
 
     Args:
-        survey: what they hold.
+        tally: what they hold.
         num_classes: K where names are known.
         mask_values: the value of each class, where the user says so.
         colors: the colour of each class, where known; the table of colour-coded masks.
         void_values: values that are no class.
+        nearest: values that no class owns are read as the nearest one that is owned; the classes must then be given.
 
     Raises:
         MaskError: values that fit no classes, or too many to be classes.
     """
-    if survey.colored:
+    if nearest:
+        tally = _as_given(tally, given=tuple(map(code_of, colors)) if tally.colored else tuple(mask_values))
+        found = detect(tally, num_classes=num_classes, mask_values=mask_values, colors=colors, void_values=void_values)
+        return replace(found, coding=replace(found.coding, nearest=True))
+    if tally.colored:
         return _detect_colors(
-            survey,
+            tally,
             num_classes=num_classes,
             given=tuple(map(code_of, colors)) or tuple(mask_values),
             void_values=void_values,
         )
     coding, notes = _detect_values(
-        survey, num_classes=num_classes, mask_values=tuple(mask_values), void_values=void_values
+        tally, num_classes=num_classes, mask_values=tuple(mask_values), void_values=void_values
     )
-    palette = tuple(survey.palette[value] for value in coding.values if value in survey.palette)
+    palette = tuple(tally.palette[value] for value in coding.values if value in tally.palette)
     complete = len(set(palette)) == len(coding.values)
-    return Found(coding, colors=palette if complete else (), notes=(*survey.notes, *notes))
+    return Found(coding, colors=palette if complete else (), notes=(*tally.notes, *notes))
+
+
+def _as_given(tally: Tally, *, given: tuple[int, ...]) -> Tally:
+    """As if masks held nothing but the values of the classes.
+
+    Raises:
+        MaskError: no values are given, so nothing could be the nearest of them.
+    """
+    if not given:
+        raise MaskError(
+            "values are to be read as the nearest class, and no class has a value",
+            mend="give mask_values (or colors) beside nearest",
+            file=next(iter(tally.holders.values()), None),
+        )
+    return replace(tally, holders={value: tally.holders.get(value, "") for value in given})
 
 
 def _detect_colors(
-    survey: Survey, *, num_classes: int | None, given: tuple[int, ...], void_values: Sequence[int]
+    tally: Tally, *, num_classes: int | None, given: tuple[int, ...], void_values: Sequence[int]
 ) -> Found:
     void = tuple(value for value in void_values if value != IGNORE_INDEX)
-    seen = tuple(value for value in survey.holders if value not in void)
+    seen = tuple(value for value in tally.holders if value not in void)
     if given:
-        _require_owned(survey, owned={*given, *void})
-        return Found(MaskCoding("rgb", given, void), tuple(map(color_of, given)), survey.notes)
-    first = next(iter(survey.holders.values()), None)
+        _require_owned(tally, owned={*given, *void})
+        return Found(MaskCoding("rgb", given, void), tuple(map(color_of, given)), tally.notes)
+    first = next(iter(tally.holders.values()), None)
     if len(seen) > MOST_CLASSES_FOUND:
         raise MaskError(
             f"masks hold {len(seen)} different colours, which looks anti-aliased or JPEG-compressed",
@@ -201,24 +230,24 @@ def _detect_colors(
             file=first,
         )
     note = f"masks are told by colour: {listed(seen, colored=True)}, in this order"
-    return Found(MaskCoding("rgb", seen, void), tuple(map(color_of, seen)), (*survey.notes, note))
+    return Found(MaskCoding("rgb", seen, void), tuple(map(color_of, seen)), (*tally.notes, note))
 
 
 def _detect_values(
-    survey: Survey, *, num_classes: int | None, mask_values: tuple[int, ...], void_values: Sequence[int]
+    tally: Tally, *, num_classes: int | None, mask_values: tuple[int, ...], void_values: Sequence[int]
 ) -> tuple[MaskCoding, tuple[str, ...]]:
     """Coding of masks that hold numbers, by the first rule that fits."""
-    seen, k = tuple(survey.holders), num_classes
+    seen, k = tuple(tally.holders), num_classes
     void = tuple(dict.fromkeys(void_values))
     if mask_values == (0, 1) and seen == (0, IGNORE_INDEX) and IGNORE_INDEX in void:
         # Two classes, saved once as numbers and once to be seen.
         return MaskCoding("values", seen, ()), ("mask values 0, 255 are taken as classes 0 and 1",)
     if mask_values:
         void = tuple(value for value in void if value not in mask_values)
-        _require_owned(survey, owned={*mask_values, *void})
+        _require_owned(tally, owned={*mask_values, *void})
         return _coding(mask_values, void), ()
     usual = set(void) <= {IGNORE_INDEX}
-    if usual and (seen == (0, 255) or _evenly_spread(seen)) and k in (None, len(seen)):
+    if usual and (seen == (0, 255) or evenly_spread(seen)) and k in (None, len(seen)):
         return MaskCoding("values", seen, ()), (
             f"mask values {listed(seen)} are taken as classes 0 to {len(seen) - 1}",
         )
@@ -226,26 +255,26 @@ def _detect_values(
         raise MaskError(
             f"masks hold {listed(seen)}, but one class is named",
             mend="name background too, as in --classes background,crack",
-            file=survey.holders[seen[0]],
+            file=tally.holders[seen[0]],
         )
     labels = tuple(value for value in seen if value not in void)
     if not labels:
         raise MaskError(
             "masks hold nothing but void values",
             mend="give the mask values of the classes",
-            file=next(iter(survey.holders.values()), None),
+            file=next(iter(tally.holders.values()), None),
         )
     top = (k or max(labels) + 1) - 1
     clear = min(labels) >= 0 and max(labels) <= top and not any(0 <= value <= top for value in void)
-    if clear and (k is not None or (labels[0] == 0 and top < min(2 * len(labels), IGNORE_INDEX))):
+    if clear and (k is not None or (labels[0] == 0 and top < min(2 * len(labels), MOST_CLASSES_FOUND))):
         missing = () if k is not None else tuple(value for value in range(top) if value not in labels)
         note = (f"no mask looked at holds {listed(missing)}: kept as a class without pixels",) if missing else ()
         return _coding(tuple(range(top + 1)), void), note
-    return _remapped(survey, labels, void=void, num_classes=k)
+    return _remapped(tally, labels, void=void, num_classes=k)
 
 
 def _remapped(
-    survey: Survey, labels: tuple[int, ...], *, void: tuple[int, ...], num_classes: int | None
+    tally: Tally, labels: tuple[int, ...], *, void: tuple[int, ...], num_classes: int | None
 ) -> tuple[MaskCoding, tuple[str, ...]]:
     """Sparse values in rising order become 0, 1, ..."""
     if num_classes is not None and len(labels) != num_classes:
@@ -253,14 +282,14 @@ def _remapped(
         raise MaskError(
             f"holds value {value}, but {num_classes} classes are named and masks hold {listed(labels)}",
             mend="name every class, or give their mask values, or declare the rest void",
-            file=survey.holders[value],
+            file=tally.holders[value],
         )
-    if len(labels) > MOST_CLASSES_FOUND or (survey.jpeg and num_classes is None):
+    if len(labels) > MOST_CLASSES_FOUND or (tally.jpeg and num_classes is None):
         raise MaskError(
             f"masks hold {len(labels)} different values ({listed(labels)}), which looks anti-aliased, JPEG-compressed "
             "or like numbered objects",
             mend="save masks as PNG with one value a class, or give the mask value of each class",
-            file=survey.holders[labels[-1]],
+            file=tally.holders[labels[-1]],
         )
     return _coding(labels, void), (
         f"mask values {listed(labels)} are taken as classes 0 to {len(labels) - 1}, in this order",
@@ -271,7 +300,7 @@ def _coding(values: tuple[int, ...], void: tuple[int, ...]) -> MaskCoding:
     return MaskCoding("index" if values == tuple(range(len(values))) else "values", values, void)
 
 
-def _evenly_spread(values: tuple[int, ...]) -> bool:
+def evenly_spread(values: tuple[int, ...]) -> bool:
     """Labels that were spread over all grays to be seen by eye: 0, 128, 255."""
     count = len(values)
     if not 3 <= count <= MOST_CLASSES_FOUND or values[0] != 0 or values[-1] != 255:
@@ -279,11 +308,11 @@ def _evenly_spread(values: tuple[int, ...]) -> bool:
     return all(abs(value - 255 * place / (count - 1)) <= 1 for place, value in enumerate(values))
 
 
-def _require_owned(survey: Survey, *, owned: set[int]) -> None:
-    stray = next((value for value in survey.holders if value not in owned), None)
+def _require_owned(tally: Tally, *, owned: set[int]) -> None:
+    stray = next((value for value in tally.holders if value not in owned), None)
     if stray is not None:
         raise MaskError(
-            f"holds {shown(stray, colored=survey.colored)}, which belongs to no class",
+            f"holds {shown(stray, colored=tally.colored)}, which belongs to no class",
             mend="give the mask value (or colour) of every class, or declare this one void",
-            file=survey.holders[stray],
+            file=tally.holders[stray],
         )

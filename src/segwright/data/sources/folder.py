@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from segwright.data.sources.classes import find_classes
 from segwright.data.sources.listing import (
     SPLIT_WORDS,
     Listing,
+    Stray,
     pictures_below,
-    require_unique_ids,
     some,
+    subfolders,
+    told_apart,
     without_ending,
 )
 from segwright.errors import DataError
@@ -69,37 +71,106 @@ _IMAGE_ENDING = re.compile(r"[_\-. ](image|img|rgb|leftimg8bit)$", re.IGNORECASE
 _BESIDE = re.compile(r"[_\- ]?(annot|annotations?|masks?|labels?|gt)$", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class Margin:
+    """What is noticed on the way; strays carry the file of their image until its id is known."""
+
+    notes: list[str] = field(default_factory=list)
+    strays: list[Stray] = field(default_factory=list)
+
+
 def list_folder(root: Path) -> Listing:
-    """Find the images of a folder and the mask of each.
+    """Find the images of a folder and the mask of each; two images or two masks of one name are strays.
 
     Raises:
-        DataError: no picture; an image without a mask outside test; two images or two masks of one name.
+        DataError: no picture, or folders of which it cannot be told which one is meant.
     """
-    notes: list[str] = []
-    samples = _by_sides(root, notes)
+    margin = Margin()
+    samples = _by_sides(root, margin)
     if not samples:
-        samples = _pair_folder(root, root, notes=notes)
-    elif _child(root, _IMAGE_FOLDERS) is not None and _child(root, _MASK_FOLDERS) is not None:
-        # images/ and masks/ beside test/ (and val/): they are what is left to learn from.
+        samples = _pair_folder(root, root, margin=margin)
+    elif _child(root, _IMAGE_FOLDERS) is not None and (
+        _child(root, _MASK_FOLDERS) is not None or all(sample.split == "test" for sample in samples)
+    ):
+        # images/ (and masks/) beside test/ (and val/): they are what is left to learn from.
         side: SplitName | None = "train" if any(sample.split == "val" for sample in samples) else None
-        samples += [replace(one, split=one.split or side) for one in _pair_folder(root, root, notes=notes)]
-    elif left := pictures_below(root, recursive=False):
-        notes.append(f"{len(left)} pictures beside train/, val/ and test/ are not used")
+        samples += [replace(one, split=one.split or side) for one in _pair_folder(root, root, margin=margin)]
+    _note_unused(samples, root, margin)
     if not samples:
         raise DataError(
             "holds no pictures",
             mend="name a folder with images/ and masks/, or with train/ val/ test/ that hold them",
             file=root,
         )
-    require_unique_ids(samples, root=root)
+    different, twins = told_apart(samples, root=root)
+    id_of = {sample.image: sample.id for sample in different}
+    strays = [replace(stray, id=id_of.get(stray.id, stray.id)) for stray in margin.strays] + twins
     hint = find_classes(root)
     files = () if hint is None or hint.file is None else (hint.file,)
-    return Listing(root=root, format="folder", samples=tuple(samples), notes=tuple(notes), hint=hint, files=files)
+    return Listing(
+        root=root, format="folder", samples=different, notes=tuple(margin.notes), hint=hint, files=files,
+        strays=tuple(strays),
+    )  # fmt: skip
 
 
-def _by_sides(root: Path, notes: list[str]) -> list[Sample]:
-    """The samples of train/, val/ and test/; none where the folder has no such sides."""
-    folders = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir()}
+def takes_for_mask(image: Path, mask: Path) -> bool:
+    """Whether a file would be read as the mask of an image, should the folder above both be trained on."""
+    if mask.parent == image.parent:
+        bare = _MASK_ENDING.sub("", mask.stem)
+        return mask.stem == image.stem or (mask.stem != bare and bare in _names_of(image.stem))
+    apart = next(place for place, pair in enumerate(zip(image.parts, mask.parts, strict=False)) if pair[0] != pair[1])
+    (its, *below), (other, *beside) = image.parts[apart:], mask.parts[apart:]
+    if not beside:
+        return False
+    name = _MASK_ENDING.sub("", Path(*beside).with_suffix("").as_posix())
+    if not below:  # the image lies beside the folder of masks
+        return other.lower() in _MASK_FOLDERS and name in _names_of(image.stem)
+    return _mean_a_pair(its.lower(), other.lower()) and name in _names_of(Path(*below).with_suffix("").as_posix())
+
+
+def _names_of(stem: str) -> tuple[str, str]:
+    """How the mask of an image may be called."""
+    return stem, _IMAGE_ENDING.sub("", stem)
+
+
+def _mean_a_pair(images: str, masks: str) -> bool:
+    beside = images in SPLIT_WORDS and masks.startswith(images) and _BESIDE.fullmatch(masks[len(images) :])
+    voc = (images, masks) == ("jpegimages", "segmentationclass")
+    return bool(beside) or voc or (images in _IMAGE_FOLDERS and masks in _MASK_FOLDERS)
+
+
+def _note_unused(samples: list[Sample], root: Path, margin: Margin) -> None:
+    """Nothing is left aside in silence."""
+    known = {name for sample in samples for name in (sample.image, sample.mask) if name is not None}
+    known |= {stray.id for stray in margin.strays}
+    places = sorted({name.partition("/")[0] for name in known if "/" in name})
+    loose = [path for path in pictures_below(root, recursive=False) if path.name not in known]
+    if loose:
+        beside = some([f"{place}/" for place in places])
+        margin.notes.append(f"{len(loose)} picture{'s' * (len(loose) > 1)} beside {beside} not used")
+    for folder in subfolders(root):
+        if folder.name not in places and (left := len(_pictures_if_readable(folder))):
+            margin.notes.append(f"{left} picture{'s' * (left > 1)} in {folder.name}/ not used")
+
+
+def _pictures_if_readable(folder: Path) -> list[Path]:
+    try:
+        return pictures_below(folder)
+    except DataError:
+        return []  # a folder that is not needed need not be whole
+
+
+def _by_sides(root: Path, margin: Margin) -> list[Sample]:
+    """The samples of train/, val/ and test/; none where the folder has no such sides.
+
+    Raises:
+        DataError: two folders mean the same.
+    """
+    folders: dict[str, Path] = {}
+    for child in subfolders(root):
+        first = folders.setdefault(child.name.lower(), child)
+        if first is not child and child.name.lower() in SPLIT_WORDS:
+            raise _mean_the_same([first, child], root)
     samples: list[Sample] = []
     for name, folder in folders.items():
         side = SPLIT_WORDS.get(name)
@@ -109,43 +180,39 @@ def _by_sides(root: Path, notes: list[str]) -> list[Sample]:
             other for key, other in folders.items() if key.startswith(name) and _BESIDE.fullmatch(key[len(name) :])
         ]
         if len(beside) > 1:
-            raise DataError(
-                f"holds {' and '.join(other.name for other in beside)}, which mean the same",
-                mend="keep one of them, or write a CSV manifest",
-                file=root,
-            )
+            raise _mean_the_same(beside, root)
         found = (
-            _pair_lists(folder, beside[0], root=root, notes=notes)
+            _pair_lists(folder, beside[0], root=root, margin=margin)
             if beside
-            else _pair_folder(folder, root, notes=notes)
+            else _pair_folder(folder, root, margin=margin)
         )
         samples += [replace(sample, id=f"{folder.name}/{sample.id}", split=side) for sample in found]
     return samples
 
 
-def _pair_folder(folder: Path, root: Path, *, notes: list[str]) -> list[Sample]:
+def _pair_folder(folder: Path, root: Path, *, margin: Margin) -> list[Sample]:
     """Pair what lies in one folder: images/ with masks/, or pictures side by side."""
     images, masks = _child(folder, _IMAGE_FOLDERS), _child(folder, _MASK_FOLDERS)
     if images is not None and masks is not None:
-        return _sides_inside(_pair_lists(images, masks, root=root, notes=notes))
+        return _sides_inside(_pair_lists(images, masks, root=root, margin=margin))
     if masks is not None and pictures_below(folder, recursive=False):
         return _pair(
             pictures_below(folder, recursive=False),
             pictures_below(masks),
             folders=(folder, masks),
             root=root,
-            notes=notes,
+            margin=margin,
         )
     if images is not None:
-        notes.append(
+        margin.notes.append(
             f"{images.relative_to(root).as_posix()} has no folder of masks beside it: images are taken as unlabelled"
         )
-        return _pair(pictures_below(images), [], folders=(images, images), root=root, notes=notes)
-    return _side_by_side(folder, root, notes=notes)
+        return _pair(pictures_below(images), [], folders=(images, images), root=root, margin=margin)
+    return _side_by_side(folder, root, margin=margin)
 
 
-def _pair_lists(images: Path, masks: Path, *, root: Path, notes: list[str]) -> list[Sample]:
-    return _pair(pictures_below(images), pictures_below(masks), folders=(images, masks), root=root, notes=notes)
+def _pair_lists(images: Path, masks: Path, *, root: Path, margin: Margin) -> list[Sample]:
+    return _pair(pictures_below(images), pictures_below(masks), folders=(images, masks), root=root, margin=margin)
 
 
 def _child(folder: Path, menu: list[str]) -> Path | None:
@@ -154,14 +221,16 @@ def _child(folder: Path, menu: list[str]) -> Path | None:
     Raises:
         DataError: there are two of them.
     """
-    found = [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name.lower() in menu]
+    found = [child for child in subfolders(folder) if child.name.lower() in menu]
     if len(found) > 1:
-        raise DataError(
-            f"holds {' and '.join(child.name for child in found)}, which mean the same",
-            mend="keep one of them, or write a CSV manifest",
-            file=folder,
-        )
+        raise _mean_the_same(found, folder)
     return found[0] if found else None
+
+
+def _mean_the_same(children: list[Path], folder: Path) -> DataError:
+    names = " and ".join(child.name for child in children)
+    mend = "keep one of them, or write a CSV manifest"
+    return DataError(f"holds {names}, which mean the same", mend=mend, file=folder)
 
 
 def _sides_inside(samples: list[Sample]) -> list[Sample]:
@@ -177,7 +246,7 @@ def _side_of(sample: Sample) -> SplitName | None:
     return SPLIT_WORDS.get(first.lower()) if slash else None
 
 
-def _side_by_side(folder: Path, root: Path, *, notes: list[str]) -> list[Sample]:
+def _side_by_side(folder: Path, root: Path, *, margin: Margin) -> list[Sample]:
     """Pictures in one folder: those whose name is another's plus `_mask` or the like are masks."""
     pictures = pictures_below(folder)
     _require_no_mask_folders(pictures, folder)
@@ -188,7 +257,7 @@ def _side_by_side(folder: Path, root: Path, *, notes: list[str]) -> list[Sample]
         if _MASK_ENDING.search(_stem(path, folder)) and _bare(path, folder, _MASK_ENDING) in names
     ]
     images = sorted(set(pictures) - set(masks))
-    return _pair(images, masks, folders=(folder, folder), root=root, notes=notes)
+    return _pair(images, masks, folders=(folder, folder), root=root, margin=margin)
 
 
 def _require_no_mask_folders(pictures: list[Path], folder: Path) -> None:
@@ -216,13 +285,9 @@ def _bare(path: Path, folder: Path, ending: re.Pattern[str]) -> str:
 
 
 def _pair(
-    images: list[Path], masks: list[Path], *, folders: tuple[Path, Path], root: Path, notes: list[str]
+    images: list[Path], masks: list[Path], *, folders: tuple[Path, Path], root: Path, margin: Margin
 ) -> list[Sample]:
-    """Match masks to images by name.
-
-    Raises:
-        DataError: an image has two masks.
-    """
+    """Match masks to images by name; an image with two masks gets the first, and is a stray."""
     stems = [_stem(path, folders[0]) for path in images]
     known = set(stems)
     by_name: defaultdict[str, list[Path]] = defaultdict(list)
@@ -235,15 +300,16 @@ def _pair(
         found = by_name.get(stem) or by_name.get(_bare(image, folders[0], _IMAGE_ENDING)) or []
         if len(found) > 1:
             both = " and ".join(f"'{mask.relative_to(root).as_posix()}'" for mask in found[:2])
-            raise DataError(
-                f"image '{image.relative_to(root).as_posix()}' has two masks, {both}",
-                mend="keep one of them",
-                file=root,
-            )
+            name = image.relative_to(root).as_posix()
+            error = DataError(f"image '{name}' has two masks, {both}", mend="keep one of them", file=root)
+            margin.strays.append(Stray("double_mask", name, error))
         taken.update(found)
         mask_name = found[0].relative_to(root).as_posix() if found else None
         samples.append(Sample(id=stem, image=image.relative_to(root).as_posix(), mask=mask_name))
     left = [mask.relative_to(root).as_posix() for mask in masks if mask not in taken]
     if left:
-        notes.append(f"{len(left)} mask{'s' * (len(left) > 1)} without an image, not used: {some(left)}")
+        margin.notes.append(f"{len(left)} mask{'s' * (len(left) > 1)} without an image, not used: {some(left)}")
+    for name in left:
+        error = DataError(f"mask '{name}' has no image", mend="put the image back or delete the mask", file=root)
+        margin.strays.append(Stray("missing_image", name, error, harmless=True))
     return samples

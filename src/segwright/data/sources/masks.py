@@ -6,6 +6,9 @@ A mask's stored values become labels 0..K-1, or 255 where no class is meant. Kin
     values   class k has the value `values[k]`                (0 and 255, spread grays, labels from 1, Cityscapes ids)
     rgb      class k has the colour `values[k]`, as 0xRRGGBB  (RGB pictures, and palettes that differ from file to file)
 
+A coding that reads `nearest` gives values between those of the classes, such as the soft edges of a scaled mask, the
+label of the nearest value or colour.
+
 In colour-coded masks a void value above 255 is a void colour, 0xRRGGBB, and 0 is black; 255, the usual void value,
 voids no colour.
 """
@@ -18,11 +21,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from segwright.data.sources.classes import color_of
 from segwright.errors import MaskError
 from segwright.files import open_picture, read_raw_mask
+from segwright.metrics import count_labels
 from segwright.types import IGNORE_INDEX, MaskArray
 
 
@@ -34,11 +39,18 @@ class MaskCoding:
         kind: see the head of this file.
         values: the stored value (or 0xRRGGBB) of class 0, 1, ...
         void: stored values that are no class.
+        nearest: read a value that no class owns as the nearest one that is owned; else it is refused.
     """
 
     kind: Literal["index", "values", "rgb"]
     values: tuple[int, ...]
     void: tuple[int, ...] = (IGNORE_INDEX,)
+    nearest: bool = False
+
+    @property
+    def owned(self) -> frozenset[int]:
+        """All stored values that mean something, void ones too."""
+        return frozenset((*self.values, *self.void))
 
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +67,20 @@ class MaskCoding:
         for value, label in zip(*self._sorted, strict=True):
             if 0 <= value < 256:
                 labels[value], owned[value] = label, True
+        if self.nearest:
+            labels[~owned] = self._sorted[1][self._closest(np.flatnonzero(~owned))]
+            owned[:] = True
         return labels, owned
+
+    def _closest(self, values: np.ndarray) -> np.ndarray:
+        """Place among the known values of the one nearest to each; of two, the smaller."""
+        known = self._sorted[0]
+        different, inverse = np.unique(values, return_inverse=True)
+        if self.kind == "rgb":
+            apart = sum(((different >> shift & 255)[:, None] - (known >> shift & 255)) ** 2 for shift in (16, 8, 0))
+        else:
+            apart = np.abs(different.astype(np.int64)[:, None] - known)
+        return np.asarray(np.argmin(apart, axis=1)[inverse])
 
     def decode(self, raw: np.ndarray, *, file: str | Path) -> MaskArray:
         """Labels of stored values.
@@ -65,20 +90,22 @@ class MaskCoding:
             file: named in errors.
 
         Raises:
-            MaskError: a value that no class owns, or colours where labels were expected.
+            MaskError: a value that no class owns (not with `nearest`), or colours where labels were expected.
         """
         values = flatten(raw, colored=self.kind == "rgb", file=file)
         if values.dtype == np.uint8:
             labels, owned = self._table
-            present = np.bincount(values.ravel(), minlength=256) > 0
+            present = count_labels(values) > 0
             if (present & ~owned).any():
                 raise self._stray(int(np.flatnonzero(present & ~owned)[0]), values, file)
-            return np.asarray(labels[values])
+            return np.asarray(cv2.LUT(values, labels))
         known, label_of = self._sorted
         place = np.searchsorted(known, values).clip(max=len(known) - 1)
         stray = known[place] != values
         if stray.any():
-            raise self._stray(int(values[stray][0]), values, file)
+            if not self.nearest:
+                raise self._stray(int(values[stray][0]), values, file)
+            place[stray] = self._closest(values[stray])
         return np.asarray(label_of[place])
 
     def _stray(self, value: int, values: np.ndarray, file: str | Path) -> MaskError:

@@ -12,7 +12,7 @@ from segwright.data.card import RULES
 from segwright.data.sources.listing import ArrayTable, SourceFormat
 from segwright.data.sources.masks import MaskCoding, read_mask_file
 from segwright.errors import DataError, MaskError
-from segwright.files import read_image
+from segwright.files import decoded_bytes, read_image
 from segwright.types import ClassSet, ImageArray, MaskArray, Sample, SplitName
 
 
@@ -110,6 +110,10 @@ class Source:
             raise MaskError(f"mask has {sizes}", mend="export both at one size", file=self.root / sample.mask)
         return image, mask
 
+    def decoding_bytes(self, sample: Sample) -> int:
+        """About what a sample takes in memory while it is read; 0 for arrays, which are in memory already."""
+        return 0 if sample.row is not None else decoded_bytes(self.root / sample.image)
+
     def place(self, sample: Sample) -> str:
         """Where a sample's image lies, for messages."""
         return str(self.root / sample.image) if sample.row is None else f"{self.root}[{sample.image}][{sample.row}]"
@@ -135,6 +139,7 @@ class Source:
             "colors": [list(color) for color in self.classes.colors],
             "mask_values": [] if self.coding.kind == "rgb" else list(self.coding.values),
             "void_values": list(self.coding.void),
+            "nearest": self.coding.nearest,
             "split": str(self.split_file.resolve()) if self.split_file is not None else (sides or None),
             "groups": self.groups,
             "dropped": dict(self.dropped),

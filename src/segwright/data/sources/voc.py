@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segwright.data.sources.classes import ClassHint, Color, find_classes
-from segwright.data.sources.listing import Listing, pictures_below, require_unique_ids, without_ending
+from segwright.data.sources.listing import Listing, Stray, pictures_below, without_ending
 from segwright.errors import DataError
 from segwright.files import read_text
 from segwright.types import SPLIT_NAMES, Sample, SplitName
@@ -47,25 +47,25 @@ def find_voc(path: Path) -> Path | None:
 
 
 def list_voc(path: Path) -> Listing:
-    """Find the samples of a VOC devkit.
+    """Find the samples of a VOC devkit; what names an image that is not there is a stray.
 
     Raises:
-        DataError: the folders are missing, a list names an image that is not there or stands on two sides.
+        DataError: the folders are missing, or an image stands on two sides.
     """
     root = find_voc(path)
     if root is None:
         raise DataError(
             "holds no JPEGImages/ and SegmentationClass/", mend="name the folder VOC20xx or the VOCdevkit", file=path
         )
-    images = _by_id(root / "JPEGImages")
-    masks = _by_id(root / "SegmentationClass")
+    strays: list[Stray] = []
+    images = _by_id(root / "JPEGImages", strays)
+    masks = _by_id(root / "SegmentationClass", strays)
     sides, files = _read_sides(root)
     ids = sides or dict.fromkeys(sorted(masks))
-    missing = next((one for one in ids if one not in images), None)
-    if missing is not None:
-        raise DataError(
-            f"has no image '{missing}'", mend="delete its line or its mask, or copy the image", file=root / "JPEGImages"
-        )
+    for one in ids:
+        if one not in images:
+            problem, mend = f"has no image '{one}'", "delete its line or its mask, or copy the image"
+            strays.append(Stray("missing_image", one, DataError(problem, mend=mend, file=root / "JPEGImages")))
     samples = tuple(
         Sample(
             id=one,
@@ -74,26 +74,24 @@ def list_voc(path: Path) -> Listing:
             split=side,
         )
         for one, side in ids.items()
+        if one in images
     )
-    if not samples:
+    if not samples and not strays:
         raise DataError("holds no masks", mend="check SegmentationClass/ and ImageSets/Segmentation/", file=root)
-    require_unique_ids(samples, root=root)
     hint = find_classes(root) or ClassHint(VOC_NAMES, colors=tuple(voc_color(label) for label in range(21)))
     files += () if hint.file is None else (hint.file,)
-    return Listing(root=root, format="voc", samples=samples, files=files, hint=hint)
+    return Listing(root=root, format="voc", samples=samples, files=files, hint=hint, strays=tuple(strays))
 
 
-def _by_id(folder: Path) -> dict[str, Path]:
-    """Pictures by their id.
-
-    Raises:
-        DataError: two pictures share one.
-    """
+def _by_id(folder: Path, strays: list[Stray]) -> dict[str, Path]:
+    """Pictures by their id; a second one of the same id is a stray."""
     found: dict[str, Path] = {}
     for path in pictures_below(folder):
         first = found.setdefault(without_ending(path, below=folder), path)
         if first is not path:
-            raise DataError(f"'{first.name}' and '{path.name}' share a name", mend="keep one of them", file=folder)
+            problem = f"'{first.name}' and '{path.name}' share a name"
+            error = DataError(problem, mend="keep one of them", file=folder)
+            strays.append(Stray("double_name", path.relative_to(folder).as_posix(), error))
     return found
 
 
@@ -107,7 +105,7 @@ def _read_sides(root: Path) -> tuple[dict[str, SplitName | None], tuple[Path, ..
         if not path.is_file():
             continue
         files.append(path)
-        for one in read_text(path).split():
+        for one in _ids(path):
             if sides.get(one, side) != side:
                 raise DataError(
                     f"names '{one}', which is in {sides[one]}.txt too", mend="keep it on one side", file=path
@@ -115,5 +113,10 @@ def _read_sides(root: Path) -> tuple[dict[str, SplitName | None], tuple[Path, ..
             sides[one] = side
     both = folder / "trainval.txt"
     if not sides and both.is_file():
-        return dict.fromkeys(read_text(both).split()), (both,)
+        return dict.fromkeys(_ids(both)), (both,)
     return sides, tuple(files)
+
+
+def _ids(path: Path) -> list[str]:
+    """One id a line; it may hold blanks."""
+    return [line.strip() for line in read_text(path).split("\n") if line.strip()]

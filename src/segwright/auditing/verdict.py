@@ -1,0 +1,133 @@
+"""The verdict: every question asked of one data set in its order, and what follows from the answers.
+
+It is `mend` where one finding must be mended, `look` where findings are worth a glance only, and `fine` without any.
+What a training asks for itself before it starts, of a pack alone, stands in `poison`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import track
+
+from segwright.auditing import duplicates, frequencies, integrity, label_noise, outliers, shift
+from segwright.auditing.findings import Answer, Finding
+from segwright.auditing.survey import Survey, take_survey
+
+Verdict = Literal["fine", "look", "mend"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in a data set.
+
+    Attributes:
+        path: the data, as they were named.
+        survey: the looks at every image.
+        answers: of each question that was asked, in the order of asking.
+        test: the looks at a second data set that stands for the test pictures.
+        probabilities: what a model says of images that it was not trained on; None where nobody asked one.
+    """
+
+    path: Path
+    survey: Survey
+    answers: Mapping[str, Answer]
+    test: Survey | None = None
+    probabilities: Path | None = None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Of all questions: what must be mended first."""
+        found = [finding for answer in self.answers.values() for finding in answer.findings]
+        return tuple(sorted(found, key=lambda finding: finding.gravity != "mend"))
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict_of(self.findings)
+
+    @property
+    def drop(self) -> dict[str, str]:
+        """Images that a repaired card leaves out, each with the gravest reason."""
+        reasons: dict[str, str] = {}
+        for finding in self.findings:
+            for name, reason in finding.drop.items():
+                reasons.setdefault(name, reason)
+        return {name: reasons[name] for name in self.survey.ids if name in reasons}
+
+
+def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
+    """What findings come to."""
+    if any(finding.gravity == "mend" for finding in findings):
+        return "mend"
+    return "look" if findings else "fine"
+
+
+def audit(
+    path: Path,
+    *,
+    test: Path | None = None,
+    probabilities: Path | None = None,
+    encoder_weights: Path | None = None,
+    progress: bool = True,
+) -> Audit:
+    """Look at every image and mask of a data set and ask all questions.
+
+    Args:
+        path: the data, as for `segwright.data.sources.open_source`; what that would refuse becomes a finding.
+        test: a second data set that stands for the test pictures; without it, the side that the data calls test.
+        probabilities: what a model says of images that it was not trained on; see `label_noise`.
+        encoder_weights: a file of an encoder by which unlike pictures are found; None measures them more simply.
+        progress: show how far it is, on a terminal.
+
+    Raises:
+        DataError: nothing at all is there.
+        SegwrightError: the probabilities or the weights cannot be used.
+    """
+    survey = take_survey(path, progress=progress)
+    other = None if test is None else take_survey(test, progress=progress)
+    questions: dict[str, Callable[[], Answer]] = {
+        "integrity": lambda: integrity.examine(survey),
+        "frequencies": lambda: frequencies.examine(survey),
+        "outliers": lambda: outliers.examine(survey, encoder_weights=encoder_weights),
+        "duplicates": lambda: duplicates.examine(survey, test=other),
+    }
+    train, target = sides_of(survey, other)
+    if train.looks and target.looks:
+        questions["shift"] = lambda: shift.examine(train, target)
+    if probabilities is not None:
+        questions["label_noise"] = lambda: label_noise.examine(survey, probabilities)
+    return Audit(path, survey, _asked(questions, progress=progress), other, probabilities)
+
+
+def with_probabilities(audited: Audit, probabilities: Path) -> Audit:
+    """The same audit with the question that needs a model's opinion.
+
+    Raises:
+        DataError: the probabilities cannot be read or belong to other images.
+    """
+    answer = label_noise.examine(audited.survey, probabilities)
+    return replace(audited, answers={**audited.answers, "label_noise": answer}, probabilities=probabilities)
+
+
+def sides_of(survey: Survey, test: Survey | None) -> tuple[Survey, Survey]:
+    """The pictures to learn from and those that stand for later use."""
+    if test is not None:
+        return survey, test
+    learnt = [i for i, look in enumerate(survey.looks) if look.split != "test"]
+    return survey.subset(learnt), survey.side("test")
+
+
+def _asked(questions: Mapping[str, Callable[[], Answer]], *, progress: bool) -> dict[str, Answer]:
+    console = Console(stderr=True)
+    names = track(
+        questions,
+        description="comparing images",
+        console=console,
+        transient=True,
+        disable=not (progress and console.is_terminal),
+    )
+    return {name: questions[name]() for name in names}
