@@ -134,3 +134,10 @@ def test_names_are_texts_not_markup() -> None:
 
 def test_charts_are_the_same_every_time() -> None:
     assert histogram(np.array([0.5]), x_label="x") == histogram(np.array([0.5]), x_label="x")
+
+
+def test_share_curves_draw_both_sets_over_their_scale() -> None:
+    shares = {"training": [0.5, 0.5, 0.0], "test": [0.0, 0.25, 0.75]}
+    chart = pictures.share_curves([0, 85, 170, 255], shares, title="brightness (0 to 255)")
+    assert {"brightness (0 to 255)", "training", "test", "250", "60%"} <= set(texts(chart))
+    assert "--series-2" in chart

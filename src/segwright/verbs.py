@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from segwright import runs
 from segwright.bundle import load_bundle
-from segwright.errors import DataError, one_line
+from segwright.errors import DataError, OutputError, one_line
 from segwright.hardware import PrecisionChoice
 from segwright.prediction.predictor import Predictor
 from segwright.prediction.predictor import load as load_predictor
@@ -83,7 +83,7 @@ def audit(
     Args:
         source: images with masks, in any form that `train` takes; what could not be trained on becomes a finding.
         test: other data, for the test pictures that a model will meet.
-        out: the folder of the audit; none: `audit-NAME` beside where one stands.
+        out: the folder of the audit; none: `audit-NAME` where one stands, or beside the data where one stands in them.
         fix: write a card there (.yaml) that reads the data as advised; pictures and masks are never touched.
         probabilities: what a model says of images that it was not trained on, to find wrong masks.
         quick: train a small model for that first, which takes minutes.
@@ -101,7 +101,7 @@ def audit(
 
     data = runs.existing(Path(source))
     other, told, encoder = (None if one is None else runs.existing(Path(one)) for one in (test, probabilities, weights))
-    folder = Path(f"audit-{runs.stem_of(data)}") if out is None else Path(out)
+    folder = _audit_folder(data, out=_path(out))
     record.require_ours(folder)
     if quick and told is not None:
         raise DataError("stands beside --quick, which makes such a file", mend="leave one of the two out", file=told)
@@ -255,6 +255,20 @@ def load(
     return load_predictor(Path(run), device=device, precision=precision, batch_size=batch_size)
 
 
+def _audit_folder(data: Path, *, out: Path | None) -> Path:
+    """Where an audit goes: never into the data, for its pictures would be taken for some of them.
+
+    Raises:
+        OutputError: the folder lies inside the data.
+    """
+    folder = Path(f"audit-{runs.stem_of(data)}") if out is None else out
+    if not data.is_dir() or not folder.resolve().is_relative_to(data.resolve()):
+        return folder
+    if out is None:
+        return data.resolve().parent / folder.name
+    raise OutputError("lies inside the data", mend="name a folder beside them with -o", file=folder)
+
+
 def _with_a_models_opinion(found: Audit, folder: Path, *, weights: Path | None, progress: bool) -> Audit:
     """The audit with what a small model says that is trained, by parts, on what is left of the data."""
     from segwright.auditing import quick, record, repair, verdict
@@ -276,10 +290,17 @@ def _refuse_poison(recipe: Recipe, *, source: Path, progress: bool) -> None:
     from rich.console import Console
 
     from segwright.auditing.poison import find_poison
+    from segwright.files import IMAGE_SUFFIXES
     from segwright.training.preparation import prepare
 
-    images = prepare(recipe, progress=progress)
     data = recipe.data.path if runs.is_recipe(source) else source
+    try:
+        images = prepare(recipe, progress=progress)
+    except DataError as error:
+        if error.file is None or Path(error.file).suffix.lower() not in IMAGE_SUFFIXES:
+            raise
+        more = f"{error.mend}. To see all such files: segwright audit {data}"
+        raise type(error)(error.problem, mend=more, file=error.file) from None
     console = Console(stderr=True, quiet=not progress, highlight=False)
     grave = []
     for finding in find_poison(images.pack, images.split, images.classes):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.auditing import duplicates, integrity
+from segwright.auditing import duplicates, integrity, verdict
 from segwright.auditing.findings import Answer, Finding
 from segwright.auditing.repair import HEAD, require_free, write_fixed_card
 from segwright.auditing.survey import take_survey
@@ -183,6 +183,19 @@ def test_the_card_of_a_card_keeps_what_it_said(photos: Path, tmp_path: Path) -> 
     assert told.dropped == {"terrain_0000": "old", "terrain_0003": "new"}
     assert told.classes == ("a", "b", "c", "d", "e")
     assert told.ignore_in_score == ("a",)
+
+
+def test_the_repaired_card_passes_its_own_audit(sides: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        shutil.copy(sides / "train" / part / "terrain_0010.png", sides / "val" / part / "copy.png")
+        shutil.copy(sides / "train" / part / "terrain_0012.png", sides / "train" / part / "again.png")
+    found = verdict.audit(sides, progress=False)
+    assert found.verdict == "mend"
+    done = write_fixed_card(found, tmp_path / "clean.yaml")
+    again = verdict.audit(done.card, progress=False)
+    assert again.verdict == "look"
+    assert not {finding.kind for finding in again.findings} & {"copies", "leak"}
+    assert {look.split for look in again.survey.looks} == {"train", "val", "test"}
 
 
 def test_what_no_card_can_mend_is_named(photos: Path, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ PICTURES = 12
 
 LONGER_SIDE_PX = 320
 _OF_ONE_SET = {"shared_mask": 6}
+_FEW = {"rare_class": 4}
+"""Kinds of which a few pictures say enough."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def write_examples(examples: Examples, folder: Path, *, predictions: Mapping[str
 
 def _shown(finding: Finding, places: Mapping[str, Place]) -> list[list[str]]:
     sets: list[list[str]] = []
-    left = PICTURES
+    left = _FEW.get(finding.kind, PICTURES)
     for members in finding.groups or [(name,) for name in finding.ids]:
         named = [_named(finding, name, first=k == 0, places=places) for k, name in enumerate(members)]
         known = [name for name in named if name in places]

@@ -21,8 +21,7 @@ from segwright.auditing.findings import KINDS, Finding
 from segwright.auditing.survey import Look, Survey
 from segwright.auditing.verdict import Audit
 from segwright.data.card import CARD_SUFFIXES, write_card
-from segwright.data.sources import Source
-from segwright.data.splits import Split, find_groups, make_split, read_split, write_split
+from segwright.data.splits import Split, make_split, write_split
 from segwright.errors import DataError, OutputError, SplitError
 from segwright.files import read_text, read_yaml, write_json
 from segwright.types import SPLIT_NAMES, SplitName
@@ -100,8 +99,8 @@ def write_fixed_card(audited: Audit, path: Path) -> Repaired:
     told += _recoded(tree, audited, drop=drop)
     # What the data call test stays test, so test images bind no others to their side.
     free = {look.id for look in survey.looks if look.id not in drop and look.split != "test"}
-    groups = _joined_groups(survey, source.groups, found=_found_groups(audited), free=free)
-    split, sentence = _division(survey, source, groups, drop=drop)
+    groups = _joined_groups(survey, found=_found_groups(audited), free=free)
+    split, sentence = _division(survey, groups, drop=drop)
     tree["groups"] = tree["split"] = None
     if groups:
         write_json(_groups_file(path), groups)
@@ -110,10 +109,10 @@ def write_fixed_card(audited: Audit, path: Path) -> Repaired:
     if split:
         write_split(_split_file(path), split)
         tree["split"] = str(_split_file(path).resolve())
-    told.append(sentence)
+    told += [sentence] if sentence else []
     write_card(path, tree, head=f"{HEAD} Pictures and masks are as they were; under 'dropped' stands why.\n")
     left = [KINDS[one.kind].title for one in audited.findings if one.gravity == "mend" and not _cured(one, drop=drop)]
-    return Repaired(path, tuple(told), tuple(left))
+    return Repaired(path, tuple(told or ["changes nothing: there was nothing to repair"]), tuple(left))
 
 
 def _cured(finding: Finding, *, drop: Mapping[str, str]) -> bool:
@@ -148,11 +147,9 @@ def _found_groups(audited: Audit) -> Mapping[str, str]:
     return {} if answer is None else answer.facts.get("groups", {})
 
 
-def _joined_groups(
-    survey: Survey, spec: str | None, *, found: Mapping[str, str], free: AbstractSet[str]
-) -> dict[str, str]:
+def _joined_groups(survey: Survey, *, found: Mapping[str, str], free: AbstractSet[str]) -> dict[str, str]:
     """Groups of free images by id: those that the data name, and those that were found, joined where they overlap."""
-    named = [look.group for look in survey.looks] if spec is None else find_groups(survey.ids, spec)
+    named = {look.id: look.group for look in survey.looks}
     ids = [name for name in survey.ids if name in free]
     parent = {name: name for name in ids}
 
@@ -162,7 +159,7 @@ def _joined_groups(
             name = parent[name]
         return name
 
-    for of in (dict(zip(survey.ids, named, strict=True)), found):
+    for of in (named, found):
         first: dict[str, str] = {}
         for name in ids:
             group = of.get(name)
@@ -188,29 +185,23 @@ def _beside_test(audited: Audit, *, drop: Mapping[str, str]) -> dict[str, str]:
     return {name: reason for name, reason in found.items() if name not in drop}
 
 
-def _division(
-    survey: Survey, source: Source, groups: Mapping[str, str], *, drop: Mapping[str, str]
-) -> tuple[Split, str]:
+def _division(survey: Survey, groups: Mapping[str, str], *, drop: Mapping[str, str]) -> tuple[Split, str]:
     """The side of each image that is kept, and a sentence about it; no sides where none can be made."""
-    given = {look.id: look.split for look in survey.looks}
-    if source.split_file is not None:
-        given |= dict.fromkeys(given) | read_split(source.split_file, survey.ids)
     looks = [
-        look for look in survey.looks
-        if look.id not in drop and (look.mask_file is not None or given[look.id] == "test")
-    ]  # fmt: skip
-    sides = {look.id: side for look in looks if (side := given[look.id]) is not None}
+        look for look in survey.looks if look.id not in drop and (look.mask_file is not None or look.split == "test")
+    ]
+    sides = {look.id: look.split for look in looks if look.split is not None}
     if {"train", "val"} <= set(sides.values()) and not _leaks(sides, groups):
         return sides, f"keeps the division that the data brings: {_sizes(sides)}"
     if not groups and not {"train", "val"} & set(sides.values()):
-        return {}, "leaves the division to the training"
+        return {}, ""
     learnt = sum(side != "test" for side in sides.values())
     val = sum(side == "val" for side in sides.values()) / max(learnt, 1)
     try:
         split = make_split(
             [look.id for look in looks],
             kind="stratified",
-            given=["test" if given[look.id] == "test" else None for look in looks],
+            given=["test" if look.split == "test" else None for look in looks],
             groups=[groups.get(look.id) for look in looks],
             presence=_presence(looks, survey.classes.num_classes),
             val=val if 0 < val < 1 else VAL_SHARE,

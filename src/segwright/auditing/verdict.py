@@ -17,6 +17,7 @@ from rich.progress import track
 from segwright.auditing import duplicates, frequencies, integrity, label_noise, outliers, shift
 from segwright.auditing.findings import Answer, Finding
 from segwright.auditing.survey import Survey, take_survey
+from segwright.data.splits import find_groups, read_split
 
 Verdict = Literal["fine", "look", "mend"]
 
@@ -85,9 +86,10 @@ def audit(
 
     Raises:
         DataError: nothing at all is there.
+        SplitError: the data's own split or groups do not fit them.
         SegwrightError: the probabilities or the weights cannot be used.
     """
-    survey = take_survey(path, progress=progress)
+    survey = as_the_card_says(take_survey(path, progress=progress))
     other = None if test is None else take_survey(test, progress=progress)
     questions: dict[str, Callable[[], Answer]] = {
         "integrity": lambda: integrity.examine(survey),
@@ -101,6 +103,27 @@ def audit(
     if probabilities is not None:
         questions["label_noise"] = lambda: label_noise.examine(survey, probabilities)
     return Audit(path, survey, _asked(questions, progress=progress), other, probabilities)
+
+
+def as_the_card_says(survey: Survey) -> Survey:
+    """With the sides and the groups that a card names in files of its own.
+
+    Raises:
+        DataError: such a file cannot be read.
+        SplitError: it names other images.
+    """
+    source = survey.source
+    if source is None or (source.split_file is None and source.groups is None):
+        return survey
+    sides = {} if source.split_file is None else read_split(source.split_file, survey.ids)
+    groups = [look.group for look in survey.looks] if source.groups is None else find_groups(survey.ids, source.groups)
+    return replace(
+        survey,
+        looks=tuple(
+            replace(look, split=sides.get(look.id) if source.split_file is not None else look.split, group=group)
+            for look, group in zip(survey.looks, groups, strict=True)
+        ),
+    )
 
 
 def with_probabilities(audited: Audit, probabilities: Path) -> Audit:

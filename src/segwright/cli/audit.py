@@ -71,10 +71,10 @@ def show(tree: Mapping[str, Any], *, data: Path, folder: Path, fix: Path | None)
     console.print(head.append(f". {lead(tree)}"))
     brief = len(tree["findings"]) > _MOST_AT_LENGTH
     rows = Table.grid(padding=(0, 2))
-    for finding in tree["findings"]:
+    for k, finding in enumerate(tree["findings"]):
         level = finding["level"]
         more = [] if brief and level == "look" else [("first", _first(finding)), ("do", finding["cure"])]
-        if more:
+        if more or k == tree["counts"]["mend"]:
             rows.add_row()
         rows.add_row(Text(level, _STYLES[level]), Text(one_line(sentence(finding["summary"]))))
         for label, text in more:

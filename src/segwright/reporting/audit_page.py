@@ -54,6 +54,9 @@ _VIEWS: dict[str, tuple[View, ...]] = {
 }  # fmt: skip
 _USUAL: tuple[View, ...] = ("image", "mask")
 
+_LINES_PX = 256
+"""Smaller pictures are enlarged before lines are drawn in them."""
+
 _MASK_LINE = (230, 120, 0)
 _MODEL_LINE = (30, 120, 230)
 
@@ -217,8 +220,11 @@ class _Panels:
             return None if image is None else pictures.as_rgb(image)
         pred = self._read(name, "-pred.png") if view in ("model", "outlines") else None
         if view == "outlines":
-            lines = {_MASK_LINE: mask, _MODEL_LINE: pred}
-            return pictures.outlined(image, {color: one for color, one in lines.items() if one is not None})
+            times = max(1, _LINES_PX // max(image.shape[1:]))
+            lines = {color: one for color, one in ((_MASK_LINE, mask), (_MODEL_LINE, pred)) if one is not None}
+            return pictures.outlined(
+                _enlarged(image, times), {color: _enlarged(one, times) for color, one in lines.items()}
+            )
         labels = mask if view == "mask" else pred
         return None if labels is None else pictures.overlay(image, labels, self._palette)
 
@@ -227,6 +233,10 @@ class _Panels:
         if not path.is_file():
             return None
         return read_image(path) if ending in (".webp", "-raw.png") else read_raw_mask(path)
+
+
+def _enlarged(pixels: np.ndarray, times: int) -> np.ndarray:
+    return pixels.repeat(times, axis=-1).repeat(times, axis=-2)
 
 
 def _finding(told: Mapping[str, Any], panels: _Panels) -> dict[str, Any]:
