@@ -1,4 +1,4 @@
-# The same targets for people and for the build: demo, test, check, bench, docs.
+# The same targets for people and for the build: demo, test, check, bad-inputs, bench, docs.
 # Each makes the environment in .venv first, where it is not there yet.
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test check bench docs format clean
+.PHONY: demo test check bad-inputs bench docs format clean
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -27,6 +27,9 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bad-inputs: .venv/.installed
+	$(BIN)/python tests/bad_inputs.py
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix .

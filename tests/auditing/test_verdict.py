@@ -127,6 +127,10 @@ def test_every_finding_names_cause_cure_and_images(tree: dict) -> None:
             assert set(members) <= set(tree["pictures"])
 
 
+def test_classes_are_counted_in_what_is_left(tree: dict) -> None:
+    assert tree["answers"]["frequencies"]["images"] == IMAGES + 1 - len(tree["drop"]) - 1  # one has an unknown value
+
+
 def test_darker_test_pictures_are_told(tree: dict) -> None:
     assert "brightness_shift" in {finding["kind"] for finding in tree["findings"]}
 

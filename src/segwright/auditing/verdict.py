@@ -6,7 +6,7 @@ What a training asks for itself before it starts, of a pack alone, stands in `po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,9 @@ from segwright.auditing.survey import Survey, take_survey
 from segwright.data.splits import find_groups, read_split
 
 Verdict = Literal["fine", "look", "mend"]
+
+QUESTIONS = ("integrity", "frequencies", "outliers", "duplicates", "shift", "label_noise")
+"""In the order in which they are told."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,28 @@ def audit(
     """
     survey = as_the_card_says(take_survey(path, progress=progress))
     other = None if test is None else take_survey(test, progress=progress)
+    answers: dict[str, Answer] = {}
     questions: dict[str, Callable[[], Answer]] = {
         "integrity": lambda: integrity.examine(survey),
-        "frequencies": lambda: frequencies.examine(survey),
         "outliers": lambda: outliers.examine(survey, encoder_weights=encoder_weights),
         "duplicates": lambda: duplicates.examine(survey, test=other),
+        # Of what will be left: a hundred masks that go may hold most of a rare class.
+        "frequencies": lambda: frequencies.examine(_without(survey, answers)),
     }
     train, target = sides_of(survey, other)
     if train.looks and target.looks:
         questions["shift"] = lambda: shift.examine(train, target)
     if probabilities is not None:
         questions["label_noise"] = lambda: label_noise.examine(survey, probabilities)
-    return Audit(path, survey, _asked(questions, progress=progress), other, probabilities)
+    for name in _shown(questions, progress=progress):
+        answers[name] = questions[name]()
+    return Audit(path, survey, {name: answers[name] for name in QUESTIONS if name in answers}, other, probabilities)
+
+
+def _without(survey: Survey, answers: Mapping[str, Answer]) -> Survey:
+    """The looks that no answer so far would leave out."""
+    gone = {name for answer in answers.values() for finding in answer.findings for name in finding.drop}
+    return survey.subset([i for i, look in enumerate(survey.looks) if look.id not in gone])
 
 
 def as_the_card_says(survey: Survey) -> Survey:
@@ -144,13 +157,7 @@ def sides_of(survey: Survey, test: Survey | None) -> tuple[Survey, Survey]:
     return survey.subset(learnt), survey.side("test")
 
 
-def _asked(questions: Mapping[str, Callable[[], Answer]], *, progress: bool) -> dict[str, Answer]:
+def _shown(names: Iterable[str], *, progress: bool) -> Iterator[str]:
     console = Console(stderr=True)
-    names = track(
-        questions,
-        description="comparing images",
-        console=console,
-        transient=True,
-        disable=not (progress and console.is_terminal),
-    )
-    return {name: questions[name]() for name in names}
+    hidden = not (progress and console.is_terminal)
+    yield from track(list(names), description="comparing images", console=console, transient=True, disable=hidden)

@@ -216,8 +216,8 @@ def build_loss(
 def parse_formula(formula: str) -> tuple[Term, ...]:
     """The terms of a formula.
 
-    >>> [str(term) for term in parse_formula("dice + 2*ce")]
-    ['1*dice', '2*ce']
+    >>> print(*parse_formula("dice + 2*ce"))
+    1*dice 2*ce
 
     Raises:
         RecipeError: a term cannot be read, a name is unknown, or a number is out of range.
