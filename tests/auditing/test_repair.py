@@ -27,12 +27,12 @@ from segwright.training.preparation import Prepared, prepare
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    return write_terrain(tmp_path / "photos", images=24, size=(32, 48), layout="pairs")
+    return write_terrain(tmp_path / "photos", images=24, size=(32, 32), layout="pairs")
 
 
 @pytest.fixture
 def sides(tmp_path: Path) -> Path:
-    return write_terrain(tmp_path / "sides", images=30, size=(32, 48), layout="sides")
+    return write_terrain(tmp_path / "sides", images=30, size=(32, 32), layout="sides")
 
 
 def audit(root: Path, *findings: Finding, groups: dict[str, str] | None = None) -> Audit:

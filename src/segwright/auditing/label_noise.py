@@ -10,8 +10,9 @@ Three questions about every image, from the probabilities p of its pixels and it
             a cross-correlation, taken by FFT.
     swap    how much likelier it would be with two of its classes exchanged.
 
-Each is measured against what is usual in this data set, in robust standard deviations; the largest of the three is the
-suspicion by which images are ranked.
+The three have no common scale, so every question ranks the images by itself, and an image stands where its best place
+puts it: first all that lead one of the rankings, then the next of each. Doubt and shift are reported where they are
+unusual for this data set, in robust standard deviations; an exchange where it makes the mask far likelier.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ LEAST_SWAP_SHARE = 0.01
 """Pixels of the two classes together, as a share of the image."""
 
 UNUSUAL = 4.0
-"""Robust standard deviations above the median from which an image is reported."""
+"""Robust standard deviations above the median from which doubt and shift are reported."""
+
+LEAST_SWAP_GAIN = 1.5
+"""Rise of the mean log-likelihood from which an exchange is reported; a hard class alone gives less."""
 
 MOST_REPORTED = 0.15
 """Share of the images that are reported at most, by the same question."""
@@ -92,26 +96,41 @@ def examine(survey: Survey, probabilities: Path) -> Answer:
             raise DataError("holds none of these images", mend="make it from the same data", file=probabilities)
         usual = _usual(survey, positions, opinions)
         seen = {survey.looks[i].id: judge(*_pair(survey, i, opinions), usual=usual) for i in positions}
-    unusual = {
-        name: _unusual([getattr(one, name) for one in seen.values()]) for name in ("doubt", "shift_gain", "swap_gain")
+    # A shift that is not far enough to be told is none.
+    far = [max(map(abs, one.shift_px)) >= LEAST_SHIFT_PX and one.shift_gain > 0 for one in seen.values()]
+    measured = {
+        "swap": np.array([one.swap_gain for one in seen.values()]),
+        "shift": np.where(far, _unusual([one.shift_gain for one in seen.values()]), 0.0),
+        "doubt": _unusual([one.doubt for one in seen.values()]),
     }
-    # A shift that is not far enough to be told, or a swap that makes nothing likelier, is none.
-    far = np.array([max(map(abs, one.shift_px)) >= LEAST_SHIFT_PX and one.shift_gain > 0 for one in seen.values()])
-    unusual["shift_gain"] = np.where(far, unusual["shift_gain"], 0.0)
-    unusual["swap_gain"] = np.where([one.swap_gain > 0 for one in seen.values()], unusual["swap_gain"], 0.0)
-    suspicion = np.max(list(unusual.values()), axis=0)
     names = list(seen)
-    ranking = [names[i] for i in np.argsort(-suspicion, kind="stable")]
     facts = {
         "judged": len(seen),
-        "ranking": ranking,
-        "suspicion": {names[i]: round(float(suspicion[i]), 3) for i in np.argsort(-suspicion, kind="stable")},
+        "ranking": [names[i] for i in _interleaved(list(measured.values()))],
+        "measured": {
+            name: {key: round(float(values[i]), 3) for key, values in measured.items()} for i, name in enumerate(names)
+        },
         "mean_probability_of_the_label": {
             name: None if value is None else round(value, 3)
             for name, value in zip(survey.classes.names, _listed(usual), strict=True)
         },
     }
-    return Answer(facts, tuple(_findings(survey, seen, unusual)))
+    return Answer(facts, tuple(_findings(survey, seen, measured)))
+
+
+def _interleaved(rankings: list[Float[np.ndarray, " N"]]) -> list[int]:
+    """Positions by their best place in any ranking, where more is worse; the first ranking wins ties.
+
+    Where a ranking has nothing against an image (0 or less), it gives it no place.
+    """
+    places = []
+    for values in rankings:
+        place = np.empty(len(values), dtype=np.int64)
+        place[np.argsort(-values, kind="stable")] = np.arange(len(values))
+        places.append(np.where(values > 0, place, len(values)))
+    first = np.min(places, axis=0)
+    which = np.argmin(places, axis=0)
+    return [int(i) for i in np.lexsort((which, first))]
 
 
 def _pair(survey: Survey, position: int, opinions: Opinions) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
@@ -259,13 +278,18 @@ def _listed(usual: Float[np.ndarray, " K"]) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in usual]
 
 
-def _findings(survey: Survey, seen: dict[str, Suspicion], unusual: dict[str, np.ndarray]) -> list[Finding]:
-    """Each image stands in the finding that explains it best: swapped, shifted, else doubtful."""
-    kinds = {"swapped_classes": "swap_gain", "shifted_mask": "shift_gain", "doubtful_mask": "doubt"}
-    names, findings, told = list(seen), [], set()
-    for kind, key in kinds.items():
-        order = np.argsort(-unusual[key], kind="stable")[: max(1, round(MOST_REPORTED * len(names)))]
-        ids = [names[i] for i in order if unusual[key][i] >= UNUSUAL and names[i] not in told]
+def _findings(survey: Survey, seen: dict[str, Suspicion], measured: dict[str, np.ndarray]) -> list[Finding]:
+    """Each image stands in the first finding that explains it: shifted, swapped, else doubtful."""
+    kinds = {
+        "shifted_mask": ("shift", UNUSUAL), "swapped_classes": ("swap", LEAST_SWAP_GAIN),
+        "doubtful_mask": ("doubt", UNUSUAL),
+    }  # fmt: skip
+    names: list[str] = list(seen)
+    findings: list[Finding] = []
+    told: set[str] = set()
+    for kind, (key, least) in kinds.items():
+        order = np.argsort(-measured[key], kind="stable")[: max(1, round(MOST_REPORTED * len(names)))]
+        ids = [names[i] for i in order if measured[key][i] >= least and names[i] not in told]
         told |= set(ids)
         if ids:
             notes = {name: _note(kind, seen[name], survey.classes.names) for name in ids}
