@@ -72,6 +72,8 @@ def confined(root: Path, relative: str) -> Path:
     """
     plain = Path(os.path.normpath(relative))
     leaves = plain.is_absolute() or plain.parts[:1] == (os.pardir,)
+    if "\0" in relative:
+        raise DataError("a path holds a byte that no path can hold (NUL)", mend="write the file again", file=root)
     if leaves or not real(root / plain).is_relative_to(real(root)):
         raise DataError(
             f"path '{relative}' leaves its folder", mend="use paths below the file that names them", file=root

@@ -85,7 +85,8 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _id_of(image: str) -> str:
-    return PurePosixPath(image).with_suffix("").as_posix() if image else ""
+    path = PurePosixPath(image)
+    return path.with_suffix("").as_posix() if path.name else image
 
 
 def _sample(cells: dict[str, str], *, line: int, path: Path) -> Sample:
