@@ -6,6 +6,7 @@ The environment is set before torch or segwright is imported, because both read 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 
@@ -62,6 +63,16 @@ settings.load_profile("house")
 @pytest.fixture(autouse=True)
 def _same_chance_for_every_test() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_as_on_a_terminal() -> None:
+    """Where the tests run in the background or under nohup, signals come ignored, and would stay so."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL),
+    ):  # fmt: skip
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

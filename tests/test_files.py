@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -123,6 +123,7 @@ def test_yaml_aliases_and_kinds_of_keys(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "a.yaml") is None
 
 
+@example([["", "\r"], ["a\rb", "a\r\nb"]])
 @given(st.lists(st.lists(st.text(max_size=6) | st.integers(), min_size=2, max_size=2), max_size=4))
 def test_a_table_holds_no_formula(rows: list[list[str | int]]) -> None:
     import csv
