@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -161,6 +162,7 @@ def _read_many_bands(path: Path) -> ImageArray | None:
     """A TIFF that Pillow cannot hold (over four bands, or 16-bit colour) as (C, H, W); None where Pillow can."""
     import tifffile  # noqa: PLC0415  # only needed for such files, and slow to import
 
+    _refuse_endless_pages(path)
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.series[0]
@@ -180,6 +182,36 @@ def _read_many_bands(path: Path) -> ImageArray | None:
     if array.ndim == 2:
         return array[None]
     return np.ascontiguousarray(array if array.shape[0] < array.shape[-1] else array.transpose(2, 0, 1))
+
+
+def _refuse_endless_pages(path: Path) -> None:
+    """A damaged TIFF whose list of pages leads back to itself would be read forever.
+
+    Raises:
+        DataError: it does.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+            order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+            large = head[2:4] in (b"+\0", b"\0+")
+            count_bytes, entry_bytes, place_bytes = (8, 20, 8) if large else (2, 12, 4)
+            place = int.from_bytes(head[8:16] if large else head[4:8], order)
+            seen: set[int] = set()
+            while place:
+                if place in seen:
+                    raise DataError(
+                        "its pages lead back to themselves", mend="copy it again, or save it as PNG", file=path
+                    )
+                seen.add(place)
+                stream.seek(place)
+                count = int.from_bytes(stream.read(count_bytes), order)
+                stream.seek(place + count_bytes + count * entry_bytes)
+                place = int.from_bytes(stream.read(place_bytes), order)
+    except OverflowError:
+        raise DataError("its pages lie beyond its end", mend="copy it again, or save it as PNG", file=path) from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})", mend="check the path", file=path) from None
 
 
 def _is_deep_png(path: Path) -> bool:
