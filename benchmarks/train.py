@@ -116,6 +116,8 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
     from segwright.hardware import choose_device, choose_precision, keep_freed_memory
     from segwright.losses import build_loss
     from segwright.models import ModelSpec, build_model
+    from segwright.optim import OptimizerSettings, Shape
+    from segwright.training.averaging import Averaging
     from segwright.training.budget import Budget
     from segwright.training.callbacks import BudgetCallback, NanWatch
     from segwright.training.module import SegmentationModule
@@ -134,7 +136,8 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
     budget = Budget(steps=args.warmup + args.steps, seconds=None)
     module = SegmentationModule(
         build_model(spec).to(memory_format=torch.channels_last), loss=build_loss("ce", num_classes=args.classes),
-        budget=budget, optimizer=("adamw", 1e-3, 0.01, 1.0), schedule=("cosine", 0.03, 0.01), ema=0.99,
+        budget=budget, optimizer=OptimizerSettings("adamw", lr=1e-3, weight_decay=0.01),
+        schedule=("cosine", Shape(warmup=0.03, final_factor=0.01)), averaging=Averaging("moving", decay=0.99),
         compiled=device.type == "cuda",
     )  # fmt: skip
 

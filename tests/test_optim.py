@@ -118,6 +118,18 @@ def test_a_schedule_climbs_then_only_falls(name: str, warmup: float, final: floa
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(fall))
 
 
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"one_cycle"}))
+def test_a_warmup_stands_before_any_schedule(name: str) -> None:
+    shape = Shape(warmup=0.2, final_factor=0.1, cycles=3, milestones=(0.5,))
+    climb = [schedule_factor(name, share / 10 * 0.2, shape=shape) for share in range(11)]
+    assert climb == pytest.approx([WARMUP_START + (1 - WARMUP_START) * share / 10 for share in range(11)])
+    # What follows is the schedule itself over the rest, but for `step`, whose milestones are of the whole budget.
+    plain = Shape(final_factor=0.1, cycles=3, milestones=(0.375,))
+    for share in (0.1, 0.3, 0.45, 0.8):
+        after = schedule_factor(name, 0.2 + 0.8 * share, shape=shape)
+        assert after == pytest.approx(schedule_factor(name, share, shape=plain))
+
+
 def test_steps_drop_at_their_milestones() -> None:
     shape = Shape(milestones=(0.3, 0.6), drop=0.5)
     assert [schedule_factor("step", p, shape=shape) for p in (0, 0.29, 0.3, 0.59, 0.6, 1)] == [

@@ -15,9 +15,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segwright.verbs import audit, evaluate, load, predict, report, resume, train
+    from segwright.verbs import audit, augment, ensemble, evaluate, load, predict, report, resume, train
 
-__all__ = ["__version__", "audit", "evaluate", "load", "predict", "report", "resume", "train"]
+__all__ = ["__version__", "audit", "augment", "ensemble", "evaluate", "load", "predict", "report", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

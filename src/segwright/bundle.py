@@ -6,7 +6,8 @@
              card.md             the same for people (Mitchell et al. 2019, Model Cards, https://arxiv.org/abs/1810.03993)
 
 `info` holds what came out of training, as plain JSON: score (with interval), definition, calibration, versions,
-licences, trained_on, and `input` (such as `{"working_size_px": 1024}`, the longer side that images are scaled down to).
+licences, trained_on, and `input`: `working_size_px`, the longer side that images are scaled down to, and `tones`, the
+mean quantile function of the training images (C, 256), to which new images can be matched.
 
 A bundle is written under a temporary name and renamed. Where it replaces an older one, that one is first renamed to
 `.<name>.old`, which is read should a power cut fall between the two renames.
@@ -181,10 +182,17 @@ def _bullets(tree: Mapping[str, Any], depth: int = 0) -> list[str]:
         if isinstance(value, Mapping):
             lines += [head, *_bullets(value, depth + 1)]
         elif isinstance(value, (list, tuple)):
-            lines.append(f"{head} {', '.join(_plain(item) for item in value) or 'none'}")
+            lines.append(f"{head} {_listed(value)}")
         else:
             lines.append(f"{head} {'not known' if value is None else _plain(value)}")
     return lines
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """Lists within a list are tables for programs; people are told their size."""
+    if values and all(isinstance(one, (list, tuple)) for one in values):
+        return f"{len(values)} x {len(values[0])} values, in bundle.json"
+    return ", ".join(_plain(item) for item in values) or "none"
 
 
 def _plain(value: object) -> str:

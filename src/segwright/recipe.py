@@ -5,7 +5,8 @@ Only the command line, studies, planning and `training/run.py` open a recipe; th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from segwright.errors import RecipeError, brief, nearest, plainly
 from segwright.files import read_yaml, write_yaml
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -78,16 +80,52 @@ class ClassesRecipe(Part):
 
 
 class SamplingRecipe(Part):
-    """Which images an epoch draws."""
+    """Which images an epoch draws, and where their crops lie."""
 
     rare_classes: tuple[str, ...] = Field((), description="images that hold one of these are drawn more often")
     rare_factor: float = Field(1.0, ge=1.0)
+    class_uniform: bool = Field(
+        False, description="a draw is of a class first, each equally likely, then of an image that holds it"
+    )
+    crop_on_rare: Fraction = Field(
+        0.0,
+        description="share of the crops that lie around an object of rare_classes, where the image holds one; "
+        "none named: of all classes with less than 2 % of the training pixels",
+    )
+
+
+class MixRecipe(Part):
+    """How training images are mixed with one another; all off unless asked for."""
+
+    cutmix: Fraction = Field(0.0, description="share of the images that get a rectangle of another")
+    classmix: Fraction = Field(0.0, description="share of the images that get half of the classes of another")
+    copy_paste: Fraction = Field(0.0, description="share of the images that get objects of other training images")
+    paste_classes: tuple[str, ...] = Field(
+        (), description="of the objects; empty: all classes with less than 2 % of the training pixels"
+    )
+    paste_objects: Count = Field(3, description="most objects an image")
+    paste_scale: tuple[Positive, Positive] = Field((0.5, 1.5), description="zoom of an object, drawn log-uniformly")
+    paste_flip: bool = Field(True, description="mirror every other object, left to right")
+    paste_feather_px: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="width of the blend of an object's border into the image; its mask stays hard"
+    )
+    paste_onto: tuple[str, ...] = Field(
+        (), description="classes that 80 % of what an object covers must be of; empty: all but paste_classes"
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> MixRecipe:
+        if self.cutmix + self.classmix > 1:
+            raise ValueError("'cutmix' and 'classmix' come to more than 1: an image is mixed in one of the two ways")
+        if self.paste_scale[0] > self.paste_scale[1]:
+            raise ValueError("'paste_scale' is a smallest and a largest factor, in this order")
+        return self
 
 
 class AugmentRecipe(Part):
     """What is done to training images. A preset fills every value that is not given."""
 
-    preset: Literal["none", "light", "medium", "strong"] = "medium"
+    preset: Literal["none", "light", "medium", "strong", "copies"] = "medium"
     crop_px: tuple[Count, Count] | None = Field(
         None, description="rows, columns; none: the common image size, or at most 512 x 512"
     )
@@ -98,6 +136,14 @@ class AugmentRecipe(Part):
     scale: tuple[Positive, Positive] | None = Field(None, description="zoom factor, drawn log-uniformly")
     shear_degrees: Annotated[float, Field(ge=0, le=45)] | None = None
     translate: Fraction | None = Field(None, description="as a share of the image side")
+    rotate_fill: Literal["reflection", "zoom"] | None = Field(
+        None, description="what turning leaves empty shows the reflection, or is avoided by just enough zoom"
+    )
+    elastic_px: Annotated[float, Field(ge=0)] | None = Field(None, description="largest displacement of a smooth field")
+    elastic_sigma_px: Annotated[float, Field(ge=1)] | None = Field(None, description="how smooth that field is")
+    grid_distortion: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
+        None, description="how far the nodes of a coarse grid move, as a share of a cell"
+    )
     brightness: Fraction | None = None
     contrast: Fraction | None = None
     gamma: Fraction | None = None
@@ -105,11 +151,19 @@ class AugmentRecipe(Part):
     saturation: Fraction | None = None
     blur_sigma_px: Annotated[float, Field(ge=0)] | None = None
     noise: Fraction | None = Field(None, description="standard deviation as a share of full scale")
+    match: Fraction | None = Field(None, description="share of the images that take over the tones of one of match_to")
+    match_to: str | None = Field(None, description="pictures whose tones are taken, such as those of the test set")
 
     @model_validator(mode="after")
     def _rising_scale(self) -> AugmentRecipe:
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError("'scale' is a smallest and a largest factor, in this order")
+        return self
+
+    @model_validator(mode="after")
+    def _both_of_match(self) -> AugmentRecipe:
+        if bool(self.match) != (self.match_to is not None):
+            raise ValueError("'match' and 'match_to' go together: how often, and to which pictures")
         return self
 
 
@@ -121,13 +175,40 @@ class ModelRecipe(Part):
     weights: str = Field("auto", description="none, auto (imagenet when it can be had), imagenet, or a file")
     freeze_encoder: bool | Annotated[int, Field(ge=1, le=5)] = Field(
         False,
-        description="true: the whole encoder; n: its layers up to the feature of stride 2**n",
+        description="true: the whole encoder; n: its layers up to the feature of stride 2**n; both branches of a model "
+        "of two",
     )
+    freeze_statistics: bool | None = Field(
+        None, description="the encoder's batch norms keep their statistics: always, never, or (none) while frozen"
+    )
+    unfreeze_at: Positive | None = Field(
+        None,
+        description="when a frozen encoder learns too: below 1 a share of the budget, from 1 on so many epochs",
+    )
+    branches: tuple[str, str] | None = Field(None, description="two runs or bundles that a dual or uformer starts from")
     arguments: dict[str, Any] = Field(default_factory=dict)
+    initialization: Literal["default", "xavier", "kaiming", "orthogonal"] = Field(
+        "default", description="of all weights that are not loaded; default: as the model draws them"
+    )
+    dropout: BelowOne | None = Field(
+        None, description="rate of the model's dropout layers, or of one before its last convolution; none: as it is"
+    )
+    dropout_schedule: Literal["constant", "rising", "falling"] = Field(
+        "constant", description="the rate of dropout over the budget"
+    )
+    stochastic_depth: BelowOne | None = Field(
+        None, description="share of images that skip the last residual block, and less of earlier ones; none: as it is"
+    )
     mean: tuple[float, ...] | None = Field(
         None, description="normalisation; none: from the weights, else from the training images"
     )
     std: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _whole_epochs(self) -> ModelRecipe:
+        if self.unfreeze_at is not None and self.unfreeze_at >= 1 and self.unfreeze_at % 1:
+            raise ValueError("'unfreeze_at' is below 1 (a share of the budget) or a whole number of epochs")
+        return self
 
 
 ClassWeighting = Literal[
@@ -151,6 +232,7 @@ class LossRecipe(Part):
         "pixel", description="class weights count in losses that weigh pixels (ce, focal, boundary_ce), or in all"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    heads: tuple[str, ...] = Field((), description="of a model with several heads, those that are taught; empty: all")
 
 
 class OptimizerRecipe(Part):
@@ -190,7 +272,18 @@ class TrainingRecipe(Part):
     batch_size: Count = 8
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay a step of the averaged weights; 0: off")
+    swa: Fraction = Field(
+        0.0, description="share of the budget at its end whose weights are averaged alike, in place of ema; 0: off"
+    )
+    average_cycles: bool = Field(
+        False, description="average the weights at the end of each cycle of schedule 'restarts', in place of ema"
+    )
     early_stopping: Count | None = Field(None, description="epochs without a better validation mIoU")
+    minimum_gain: Fraction = Field(0.0, description="of the validation mIoU; less does not count for early_stopping")
+    trainable: tuple[str, ...] = Field(
+        (), description="parts of the network that learn, such as [branches.first]; empty: all of it"
+    )
+    keep: Literal["best", "last"] = Field("best", description="which validated weights the bundle holds")
     seed: Seed = 0
     devices: Count | Literal["auto"] = Field(
         "auto",
@@ -205,6 +298,14 @@ class TrainingRecipe(Part):
             raise ValueError("give a budget in epochs or in minutes, not both")
         return self
 
+    @model_validator(mode="after")
+    def _one_average(self) -> TrainingRecipe:
+        if self.swa > 0 and self.average_cycles:
+            raise ValueError("average with 'swa' or with 'average_cycles', not both")
+        if self.average_cycles and self.early_stopping is not None:
+            raise ValueError("leave 'early_stopping' out: with 'average_cycles' the score moves once a cycle")
+        return self
+
 
 class Recipe(Part):
     """The whole tree."""
@@ -213,14 +314,55 @@ class Recipe(Part):
     classes: ClassesRecipe = ClassesRecipe()
     sampling: SamplingRecipe = SamplingRecipe()
     augment: AugmentRecipe = AugmentRecipe()
+    mix: MixRecipe = MixRecipe()
     model: ModelRecipe = ModelRecipe()
     loss: LossRecipe = LossRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     training: TrainingRecipe = TrainingRecipe()
+    stages: tuple[dict[str, Any], ...] = Field(
+        (), description="trained before the rest, one after the other: each a name, and what differs from this recipe"
+    )
+
+    @model_validator(mode="after")
+    def _stages_are_recipes(self) -> Recipe:
+        for _ in stages_of(self):
+            pass
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+
+STAGE_BRANCHES = ("sampling", "augment", "mix", "loss", "optimizer", "schedule", "training")
+"""What a stage may change: not the images, their split, or the model."""
+
+
+def stages_of(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """Name and recipe of each stage that comes before the recipe's own training.
+
+    Raises:
+        ValueError: a stage has no name of its own, or changes what it may not.
+        ValidationError: what it changes does not make a recipe.
+    """
+    names: set[str] = set()
+    for place, stage in enumerate(recipe.stages, 1):
+        name = stage.get("name")
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name) or name in names:
+            raise ValueError(f"stage {place} needs a 'name' of its own, of letters, digits, '-' and '_'")
+        names.add(name)
+        tree: dict[str, Any] = recipe.model_dump(mode="json", exclude={"stages"})
+        for branch, changes in stage.items():
+            if branch == "name":
+                continue
+            if branch not in STAGE_BRANCHES or not isinstance(changes, dict):
+                raise ValueError(f"stage '{name}' may change {', '.join(STAGE_BRANCHES)}, not {branch!r}")
+            tree[branch] |= changes
+            # A stage has a budget of its own, in place of that of the recipe.
+            budget = {"epochs", "minutes"}
+            if branch == "training" and budget & {*changes}:
+                tree[branch] |= dict.fromkeys(budget - {*changes})
+        yield name, Recipe.model_validate(tree)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -233,6 +375,19 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(tree, dict):
         raise RecipeError("a recipe is a mapping of keys", mend="start it with 'data:' or 'model:'", file=path)
     return make_recipe(tree, file=path)
+
+
+def read_resolved(path: Path) -> Recipe:
+    """Read the recipe that a run was trained with: whole, since a lost key would be taken for its usual value.
+
+    Raises:
+        RecipeError: as `read_recipe`, or it is cut off.
+    """
+    recipe, tree = read_recipe(path), read_yaml(path)
+    # The last key of the last branch that every version has written.
+    if "tensorboard" not in tree.get("training", {}):
+        raise RecipeError("is cut off: the end of 'training' is missing", mend="bring back a copy of it", file=path)
+    return recipe
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:

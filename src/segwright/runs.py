@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from segwright.data.pack import Pack, open_pack
 from segwright.data.sources import Source, open_source
 from segwright.data.splits import find_groups, read_split
 from segwright.errors import DataError, RecipeError, RunError, brief
-from segwright.files import read_yaml
-from segwright.recipe import Recipe, make_recipe, override, read_recipe
-from segwright.types import SPLIT_NAMES
+from segwright.files import read_json, read_yaml
+from segwright.recipe import Recipe, make_recipe, override, read_recipe, read_resolved
+from segwright.types import SPLIT_NAMES, ClassSet
 
 
 def recipe_for(
@@ -137,7 +137,7 @@ def recipe_of(run: Path) -> Recipe:
     Raises:
         RunError: there is no such run.
     """
-    return read_recipe(find_run(run) / "recipe.yaml")
+    return read_resolved(find_run(run) / "recipe.yaml")
 
 
 def existing(path: Path) -> Path:
@@ -161,6 +161,8 @@ def _with_absolute_paths(tree: dict[str, Any], *, file: Path | None) -> dict[str
         value = data["split"][key]
         if value is not None and (key == "file" or value.endswith((".npy", ".npz", ".json"))):
             data["split"][key] = str(_absolute(value, file=file))
+    if tree["augment"]["match_to"] is not None:
+        tree["augment"]["match_to"] = str(_absolute(tree["augment"]["match_to"], file=file))
     weights = tree["model"]["weights"]
     if weights.endswith((".safetensors", ".pth", ".pt", ".bin", ".ckpt")) or os.sep in weights:
         tree["model"]["weights"] = str(_absolute(weights, file=file))
@@ -224,6 +226,23 @@ def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> Image
         there = ", ".join(sorted(set(split.values())))
         raise RunError(f"this run has no images in '{side}'", mend=f"there are: {there}", file=run)
     return Images(pack, indices, _groups(pack, indices, recipe.data.split.groups or source.groups))
+
+
+def require_comparable(folders: Sequence[Path], classes: Sequence[ClassSet]) -> None:
+    """Runs that are judged on the validation images of the first.
+
+    Raises:
+        RunError: one has other classes, or has learnt from such an image.
+    """
+    sides = [read_json(folder / "split.json") for folder in folders]
+    held = set(sides[0]["val"])
+    for folder, own, split in zip(folders[1:], classes[1:], sides[1:], strict=True):
+        if own.names != classes[0].names:
+            problem = f"has the classes {', '.join(own.names)}, and {folders[0]} {', '.join(classes[0].names)}"
+            raise RunError(problem, mend="take runs of the same data", file=folder)
+        if seen := held & set(split["train"]):
+            problem = f"has learnt from {len(seen)} images that {folders[0]} is judged by, such as {min(seen)}"
+            raise RunError(problem, mend="train both with one split (data.split.file)", file=folder)
 
 
 def other_images(run: Path, data: Path, *, split: str | None, progress: bool) -> Images:

@@ -96,6 +96,25 @@ class ClassSet:
 
 
 @dataclass(frozen=True)
+class Head:
+    """One of the answers that a network gives while it trains, and what it is taught.
+
+    Attributes:
+        name: the main one's is `main`.
+        labels: the head's own label of each class 0..K-1; `IGNORE_INDEX` leaves its pixels out. Empty: the classes.
+        num_classes: of the head; 0: K.
+        whole: the head says of a whole image, (N, 2, 1, 1), whether it is all of this class.
+        whole_share: share of an image's valid pixels from which it is.
+    """
+
+    name: str
+    labels: tuple[int, ...] = ()
+    num_classes: int = 0
+    whole: int | None = None
+    whole_share: float = 0.9
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image of a source, with or without a mask; a reference, not the pixels.
 

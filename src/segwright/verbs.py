@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from segwright import runs
-from segwright.bundle import load_bundle
+from segwright.augment.matching import Matching
+from segwright.bundle import Bundle, load_bundle, save_bundle
 from segwright.errors import DataError, OutputError, one_line
 from segwright.hardware import PrecisionChoice
 from segwright.prediction.predictor import Predictor
@@ -20,6 +21,8 @@ from segwright.recipe import override
 
 if TYPE_CHECKING:
     from segwright.auditing.verdict import Audit
+    from segwright.data.offline import Copies
+    from segwright.evaluation.ensemble_weights import EnsembleFit
     from segwright.evaluation.evaluate import Evaluation
     from segwright.prediction.files import Predicted
     from segwright.recipe import Recipe
@@ -55,14 +58,14 @@ def train(
         SegwrightError: the source, the recipe or the name cannot be used, or training cannot go on.
     """
     from segwright.training.follow import follow
-    from segwright.training.run import train as train_run
+    from segwright.training.stages import train_in_stages
 
     recipe = runs.recipe_for(Path(source), start_from=_path(start_from), budget=(minutes, epochs), overrides=overrides)
     follow(recipe.training.devices)
     run = runs.new_run(Path(out), name=name, source=Path(source))
     if recipe.data.audit:
         _refuse_poison(recipe, source=Path(source), progress=progress)
-    train_run(recipe, run=run, start_from=_path(start_from), progress=progress)
+    train_in_stages(recipe, run=run, start_from=_path(start_from), progress=progress)
     _score_and_report(run, progress=progress)
     return run
 
@@ -122,6 +125,57 @@ def audit(
     return folder
 
 
+def augment(
+    source: str | Path,
+    *,
+    out: str | Path,
+    count: int,
+    only_classes: Sequence[str] = (),
+    overrides: Mapping[str, object] | Iterable[str] = (),
+    seed: int = 0,
+    copies_only: bool = False,
+    progress: bool = True,
+) -> Copies:
+    """Write augmented copies of the training images, by default with all originals as a new data set.
+
+    Args:
+        source: images with masks, in any form that `train` takes, or a recipe.
+        out: a new folder.
+        count: how many copies.
+        only_classes: copy only images that hold one of these.
+        overrides: keys of the recipe; `augment.preset` is `copies` where it is not named.
+        seed: decides which images are copied and how each copy is changed.
+        copies_only: leave the originals out.
+        progress: show how far it is.
+
+    Raises:
+        SegwrightError: the source cannot be used, there is no image to copy, or the folder is there already.
+    """
+    from segwright.data.offline import Originals, write_copies
+    from segwright.data.tones import tones_below
+    from segwright.training.preflight import policy_of
+    from segwright.training.preparation import groups_of, prepare
+
+    data, folder = runs.existing(Path(source)), Path(out)
+    if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
+        raise OutputError("lies inside the data", mend="name a folder beside them with -o", file=folder)
+    changes = ["augment.preset=copies", *runs.assignments(overrides), "data.working_size_px=null"]
+    recipe = runs.recipe_for(data, start_from=None, budget=(None, None), overrides=changes)
+    images = prepare(recipe, progress=progress)
+    pack, target = images.pack, recipe.augment.match_to
+    tones = None if target is None else tones_below(Path(target), channels=pack.channels, dtype=pack.dtype.name)
+    return write_copies(
+        Originals(pack, images.classes, images.split, groups_of(recipe, images)),
+        folder,
+        count=count,
+        policy=policy_of(recipe.augment, channels=pack.channels, tones=tones),
+        only_classes=only_classes,
+        seed=seed,
+        copies_only=copies_only,
+        progress=progress,
+    )
+
+
 def resume(
     run: str | Path,
     *,
@@ -146,12 +200,13 @@ def resume(
         RunStopped: a signal ended it again.
     """
     from segwright.training.follow import follow
-    from segwright.training.run import train as train_run
+    from segwright.training.stages import resume_in_stages, staged_recipe
 
-    folder = runs.find_run(Path(run))
     changes = runs.assignments(overrides, budget=(minutes, epochs))
-    follow(override(runs.recipe_of(folder), changes).training.devices)
-    train_run(runs.recipe_of(folder), run=folder, resume=True, changes=changes, force=force, progress=progress)
+    staged = staged_recipe(Path(run))
+    folder = Path(run) if staged is not None else runs.find_run(Path(run))
+    follow(override(staged or runs.recipe_of(folder), changes).training.devices)
+    resume_in_stages(folder, changes=changes, force=force, progress=progress)
     _score_and_report(folder, progress=progress)
     return folder
 
@@ -163,6 +218,7 @@ def evaluate(
     data: str | Path | None = None,
     device: str = "auto",
     batch_size: int = 8,
+    match: Matching = "none",
     progress: bool = True,
 ) -> Evaluation:
     """Score a run's model and keep the scores in the run.
@@ -173,6 +229,7 @@ def evaluate(
         data: other labelled images; all of them are scored unless `split` is given.
         device: auto, cpu, cuda ...
         batch_size: images that go through the network at once.
+        match: bring the tones of every image to those of the training images; its scores get a name of their own.
         progress: show how far it is.
 
     Raises:
@@ -189,6 +246,8 @@ def evaluate(
     else:
         side = runs.name_of_scores(Path(data), split=split)
         images = runs.other_images(folder, Path(data), split=split, progress=progress)
+    if match != "none":
+        side = f"{side}-{match}"
     return evaluate_bundle(
         bundle,
         images.pack,
@@ -198,8 +257,70 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         groups=images.groups,
+        match=match,
         progress=progress,
     )
+
+
+def ensemble(
+    runs_or_bundles: Sequence[str | Path],
+    *,
+    out: str | Path,
+    by: Literal["equal", "likelihood", "miou"] = "likelihood",
+    soup: bool = False,
+    device: str = "auto",
+    batch_size: int = 8,
+    progress: bool = True,
+) -> EnsembleFit:
+    """Make one bundle of several trained models, weighted by the validation images of the first run.
+
+    Args:
+        runs_or_bundles: two or more runs, of the same classes.
+        out: folder of the new bundle.
+        by: equal weights, or those that make the true labels likeliest, or mIoU best.
+        soup: average the weights of models of one architecture, in place of what they say.
+        device: auto, cpu, cuda ...
+        batch_size: images at a time.
+        progress: show how far it is.
+
+    Returns:
+        The weights, each model's mIoU, that of the average, and the gain with its interval.
+
+    Raises:
+        RunError: one run was trained on validation images of another, or they have other classes.
+        OutputError: the bundle is there already.
+    """
+    from segwright.evaluation.ensemble_weights import ask, fit, of_soup
+    from segwright.models import build_model
+    from segwright.models.ensemble import ensemble_of, soup_of
+
+    folders = [runs.find_run(Path(one)) for one in runs_or_bundles]
+    if Path(out).exists():
+        raise OutputError("is there already", mend="choose another -o", file=Path(out))
+    bundles = [load_bundle(folder, device="cpu") for folder in folders]
+    runs.require_comparable(folders, [bundle.classes for bundle in bundles])
+    images = runs.own_images(runs.recipe_of(folders[0]), folders[0], side="val", progress=progress)
+    classes, pack = bundles[0].classes, images.pack
+    told = ask(bundles, pack, images.indices, batch_size=batch_size, device=device)
+    found = fit(told, classes, by=by, groups=images.groups)
+    models = [bundle.model.cpu() for bundle in bundles]
+    model = (soup_of if soup else ensemble_of)(models, weights=found.weights, build=build_model)
+    if soup:
+        one = Bundle(model.eval(), classes, {})
+        found = of_soup(
+            found,
+            ask([one], pack, images.indices, batch_size=batch_size, device=device),
+            told,
+            classes,
+            groups=images.groups,
+        )
+    first = bundles[0].info
+    licences = list(dict.fromkeys(line for bundle in bundles for line in bundle.info["licences"]))
+    value = {"name": "miou", "split": "val", "value": found.together, "interval": None}
+    members = [str(folder) for folder in folders]
+    info = {**first, "score": value, "licences": licences, "members": members, "weights": list(found.weights)}
+    save_bundle(Path(out), model.cpu(), classes=classes, info=info)
+    return found
 
 
 def predict(
@@ -211,6 +332,7 @@ def predict(
     device: str = "auto",
     precision: PrecisionChoice = "auto",
     batch_size: int = 8,
+    match: Matching = "none",
 ) -> Predicted:
     """Write the mask of every image of a source; see `segwright.prediction.files`.
 
@@ -222,13 +344,15 @@ def predict(
         device: auto, cpu, cuda ...
         precision: auto takes the fastest that is safe.
         batch_size: images that go through the network at once.
+        match: bring the tones of every image to those of the training images first: by mean and deviation (moments), or
+            by the whole histogram.
 
     Raises:
         SegwrightError: the model or the images are not there, or a file that is not ours would be overwritten.
     """
     from segwright.prediction.files import predict_files
 
-    predictor = load(run, device=device, precision=precision, batch_size=batch_size)
+    predictor = load(run, device=device, precision=precision, batch_size=batch_size, match=match)
     return predict_files(predictor, runs.existing(Path(source)), out=Path(out), overlays=overlays)
 
 
@@ -244,15 +368,20 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
 
 
 def load(
-    run: str | Path, *, device: str = "auto", precision: PrecisionChoice = "auto", batch_size: int = 8
+    run: str | Path,
+    *,
+    device: str = "auto",
+    precision: PrecisionChoice = "auto",
+    batch_size: int = 8,
+    match: Matching = "none",
 ) -> Predictor:
-    """The model of a run or of a bundle, ready to predict.
+    """The model of a run or of a bundle, ready to predict; see `Predictor` for `match`.
 
     Raises:
         RunError: there is no bundle, or it is damaged.
         WeightsError: its weights do not fit.
     """
-    return load_predictor(Path(run), device=device, precision=precision, batch_size=batch_size)
+    return load_predictor(Path(run), device=device, precision=precision, batch_size=batch_size, match=match)
 
 
 def _audit_folder(data: Path, *, out: Path | None) -> Path:

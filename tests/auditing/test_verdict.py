@@ -114,7 +114,7 @@ def test_the_verdict_and_the_counts_follow_from_the_findings(tree: dict) -> None
     assert levels == sorted(levels, key=["mend", "look"].index)
     assert (tree["counts"]["mend"], tree["counts"]["look"]) == (levels.count("mend"), levels.count("look"))
     assert tree["images"] == IMAGES + 1
-    assert list(tree["answers"]) == ["integrity", "frequencies", "outliers", "duplicates", "shift"]
+    assert list(tree["answers"]) == ["integrity", "frequencies", "outliers", "duplicates", "shift", "alignment"]
 
 
 def test_every_finding_names_cause_cure_and_images(tree: dict) -> None:

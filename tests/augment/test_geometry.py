@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
+from segwright.augment.device_geometry import warp_on_device
 from segwright.augment.geometry import (
     LARGEST_SIDE_PX,
     draw_maps,
     warp_image_on_cpu,
     warp_mask_on_cpu,
-    warp_on_device,
     whole_pixel_window,
 )
 from segwright.augment.policy import Policy
@@ -140,3 +140,14 @@ def test_sides_beyond_what_opencv_addresses(rng, size):
         warp_mask_on_cpu(mask, matrix, out=labels)
         np.testing.assert_allclose(out, read_by_scipy(image, matrix, crop, order=1), atol=0.6)
         assert (labels != read_by_scipy(mask[:, :, None], matrix, crop, order=0)[:, :, 0]).mean() < 0.01
+
+
+@pytest.mark.parametrize(("size", "crop"), [((70, 90), (64, 80)), ((30, 30), (20, 20)), ((300, 400), (64, 64))])
+def test_colours_are_read_as_each_channel_alone(rng, size, crop):
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    for matrix in draw_maps(STRONG, np.array([size] * 4), crop_px=crop, rng=rng):
+        out, alone = np.empty((*crop, 3), dtype=np.uint8), np.empty((*crop, 1), dtype=np.uint8)
+        warp_image_on_cpu(image, matrix, out=out)
+        for channel in range(3):
+            warp_image_on_cpu(np.ascontiguousarray(image[:, :, channel : channel + 1]), matrix, out=alone)
+            np.testing.assert_array_equal(out[:, :, channel], alone[:, :, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -136,6 +137,8 @@ def test_short_options_become_keys(home: Path) -> None:
         (["predict", "runs/first", "photos/test/images", "-o", "m", "--device", "toaster"], "device 'toaster'"),
         (["report", "photos"], "photos: is no run"),
         (["models", "unett"], "did you mean 'unet'"),
+        (["models", "--measure", "unet", "--size", "64"], "rows and columns"),
+        (["models", "--measure", "unet", "--write", "costs.txt"], "neither .csv nor .json"),
         (["weights", "resnet"], "there is no encoder 'resnet'"),
     ],
 )
@@ -197,6 +200,24 @@ def test_lists_of_models_weights_and_cache(home: Path, capsys: pytest.CaptureFix
     assert "imagenet" in capsys.readouterr().out
     assert call(home, "cache") == 0
     assert "photos" in capsys.readouterr().out
+
+
+def test_models_are_measured(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from segwright.models import measure
+
+    monkeypatch.setattr(measure, "SECONDS_A_TIMING", 0.01)
+    words = ["models", "--measure", "swiftnet:tu-test_resnet", "fpn:nothing", "--size", "32x48", "--batch", "2"]
+    assert call(home, *words, "--write", "costs.csv") == 0
+    shown = capsys.readouterr().out
+    assert "swiftnet:tu-test_resnet" in shown
+    assert "fpn:nothing: failed: there is no encoder 'nothing'" in shown
+    with (home / "costs.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["name"] for row in rows] == ["swiftnet", "fpn"]
+    assert float(rows[0]["forward_per_second"]) > 0
+    assert rows[1]["forward_per_second"] == ""
+    assert call(home, *words, "--write", "costs.csv") == 2
+    assert "stands there already" in capsys.readouterr().err
 
 
 def test_cache_is_cleared(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from segwright.augment import PRESETS
-from segwright.data import loader as loader_module
-from segwright.data.loader import EvalLoader, TrainLoader
+from segwright.data import eval_loader as loader_module
+from segwright.data.eval_loader import EvalLoader
+from segwright.data.loader import TrainLoader
 from segwright.data.pack import Pack, pack_arrays
 from segwright.data.prefetch import PrefetchLoader
 from segwright.errors import DataError, RecipeError, RunError

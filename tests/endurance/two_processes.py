@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segwright.bundle import load_bundle
-from segwright.data.loader import EvalLoader
+from segwright.data.eval_loader import EvalLoader
 from segwright.data.pack_cache import cache_entries
 from segwright.data.synthetic import write_terrain
 from segwright.files import write_json

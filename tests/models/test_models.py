@@ -12,10 +12,17 @@ import torch
 from segwright.errors import RecipeError
 from segwright.models import MODELS, ModelSpec, SegmentationModel, build_model, freeze_encoder
 from segwright.models.library import LIBRARY, encoders_of
+from segwright.types import Head
 
 FIVE = {"decoder_channels": [16, 16, 8, 8, 8]}
 SMALL: dict[str, dict] = {
     "unet": {"depth": 3, "width": 4},
+    "unet_valid": {"depth": 3, "width": 4},
+    "unet_separable": {"depth": 3, "width": 4},
+    "unet_vgg16": {"width": [4, 4, 4, 8, 8]},
+    "resunet_attention": {"depth": 3, "width": 4},
+    "unet3plus": {"depth": 3, "width": 4},
+    "multihead": {"depth": 3, "width": 4},
     "encoder_decoder": {"width": 4},
     "residual_autoencoder": {"width": 4},
     "unet_without_pooling": {"width": 4},
@@ -30,6 +37,25 @@ SMALL: dict[str, dict] = {
     "upernet": {"decoder_channels": 8},
     "segformer": {"decoder_segmentation_channels": 16},
     "dpt": {"decoder_intermediate_channels": [8, 8, 8, 8], "decoder_fusion_channels": 8},
+    "segformer_convolution": {"width": 8},
+    "transunet": {"width": 4, "embedding": 16, "layers": 2, "heads": 2, "grid": 4},
+    "dual": {
+        "first": {"name": "unet", "arguments": {"depth": 3, "width": 4}},
+        "second": {"name": "residual_autoencoder", "arguments": {"width": 4}},
+        "fusion_width": 4,
+    },
+    "uformer": {
+        "first": {"name": "unet", "arguments": {"depth": 3, "width": 4}},
+        "second": {"name": "segformer_convolution", "encoder": "tu-test_resnet", "arguments": {"width": 8}},
+    },
+}
+TINY = {"name": "unet", "arguments": {"depth": 3, "width": 4}}
+SMALL |= {
+    "two_step": {"labels": [4], "rare": TINY, "rest": TINY},
+    "one_per_class": {"member": TINY},
+    "refined": {"base": TINY, "width": 4, "depth": 2},
+    "cascade": {"segmenter": TINY, "labels": [4], "whole": [0, 1], "width": 4, "depth": 2},
+    "ensemble": {"members": [TINY, TINY]},
 }
 # Parts that the library builds and does not use: stages below PSPNet's depth, and the head of a vision transformer.
 SILENT = {
@@ -48,12 +74,23 @@ def pictures(n: int = 2, channels: int = 3, height: int = 97, width: int = 131) 
     return torch.randint(0, 256, (n, channels, height, width), dtype=torch.uint8)
 
 
+def heads_of(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def shapes_of(model: SegmentationModel, count: int, *, images: int, size: tuple[int, int]) -> list[tuple[int, ...]]:
+    """What each head must answer: of the classes, unless it says what else."""
+    said = model.heads or (Head("any"),) * count
+    return [(images, head.num_classes or 5, *((1, 1) if head.whole is not None else size)) for head in said]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_learns_at_an_odd_size(name: str) -> None:
     model = build_model(spec_of(name)).train()
-    logits = model(pictures(2, height=65, width=131))
-    assert logits.shape == (2, 5, 65, 131)
-    logits.square().mean().backward()
+    masks = torch.randint(0, 5, (2, 65, 131))
+    heads = heads_of(model(pictures(2, height=65, width=131), masks))
+    assert [tuple(logits.shape) for logits in heads] == shapes_of(model, len(heads), images=2, size=(65, 131))
+    torch.stack([logits.square().mean() for logits in heads]).sum().backward()
     silent = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not [key for key in silent if not key.startswith(SILENT.get(name, "-"))]
     model.eval()
@@ -63,9 +100,10 @@ def test_every_model_learns_at_an_odd_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_one_image_alone_trains(name: str) -> None:
-    logits = build_model(spec_of(name)).train()(pictures(1, height=20, width=20))
-    assert logits.shape == (1, 5, 20, 20)
-    assert logits.isfinite().all()
+    model = build_model(spec_of(name)).train()
+    heads = heads_of(model(pictures(1, height=20, width=20)))
+    assert [tuple(logits.shape) for logits in heads] == shapes_of(model, len(heads), images=1, size=(20, 20))
+    assert all(logits.isfinite().all() for logits in heads)
 
 
 @pytest.mark.parametrize("name", ["unet", "fpn"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from segwright.errors import WeightsError
-from segwright.models import ModelSpec, SegmentationModel, build_model, library, load_encoder_weights
-from segwright.models.weights import adapt_first_convolution, known_weights
+from segwright.models import ModelSpec, SegmentationModel, WeightsReport, build_model, library, load_encoder_weights
+from segwright.models import weights as weights_room
+from segwright.models.weight_files import adapt_first_convolution
+from segwright.models.weights import known_weights
 
 
 def model_of(encoder: str = "resnet18", *, channels: int = 3, seed: int = 1) -> SegmentationModel:
@@ -180,3 +183,58 @@ def test_adapting_is_as_the_library_does_it() -> None:
         weight = layer[0].weight.detach().clone()
         patch_first_conv(layer, channels)
         torch.testing.assert_close(adapt_first_convolution(weight, in_channels=channels), layer[0].weight.detach())
+
+
+def test_a_segformer_encoder_of_hugging_face_is_read(tmp_path: Path) -> None:
+    encoder = model_of("mit_b0", seed=7).encoder
+    assert encoder is not None
+    state: dict[str, Tensor] = {}
+    for name, value in encoder.state_dict().items():
+        stage, rest = re.fullmatch(r"\D+(\d)\.(.*)", name).groups()  # type: ignore[union-attr]
+        place = int(stage) - 1
+        if name.startswith("patch_embed"):
+            state[f"patch_embeddings.{place}.{rest.replace('norm', 'layer_norm')}"] = value
+        elif name.startswith("norm"):
+            state[f"layer_norm.{place}.{rest}"] = value
+        elif ".attn.kv." in name:
+            for part, half in zip(("key", "value"), value.chunk(2), strict=True):
+                state[f"block.{place}.{rest.replace('attn.kv', f'attention.self.{part}')}"] = half.clone()
+        else:
+            for ours, theirs in THEIRS.items():
+                if ours in rest:
+                    rest = rest.replace(ours, theirs)
+                    break
+            state[f"block.{place}.{rest}"] = value
+    path = tmp_path / "model.safetensors"
+    extra = {"classifier.weight": torch.zeros(3)}
+    save_file({f"segformer.encoder.{name}": value for name, value in state.items()} | extra, path)
+    model = model_of("mit_b0")
+    report = load_encoder_weights(model, str(path))
+    assert equal(model, {key: value.clone() for key, value in encoder.state_dict().items()})
+    assert (report.missing, report.unexpected) == ([], ["classifier.weight"])
+    assert "NVIDIA" in report.licence
+    assert str(report) == f"{report.matched} tensors from {path}; left over: classifier.weight"
+
+
+THEIRS = {
+    "attn.q": "attention.self.query", "attn.sr": "attention.self.sr", "attn.norm": "attention.self.layer_norm",
+    "attn.proj": "attention.output.dense", "norm1": "layer_norm_1", "norm2": "layer_norm_2",
+    "mlp.fc1": "mlp.dense1", "mlp.fc2": "mlp.dense2", "mlp.dwconv.dwconv": "mlp.dwconv.dwconv",
+}  # fmt: skip
+"""Parts of a block in the paper's names and in those of https://huggingface.co/nvidia/mit-b0."""
+
+
+def test_each_branch_with_an_encoder_gets_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def loaded(model: SegmentationModel, encoder: object, weights: str, *, offline: bool) -> WeightsReport:
+        assert encoder is model.encoder
+        asked.append((model.spec.name, model.spec.encoder, weights))
+        return WeightsReport("hub", (0.5,), (0.2,), 60, [], [], "BSD")
+
+    monkeypatch.setattr(weights_room, "_from_library", loaded)
+    second = {"name": "swiftnet", "encoder": "resnet18", "arguments": {"width": 8}}
+    model = build_model(ModelSpec("uformer", 3, 2, arguments={"first": "unet", "second": second}))
+    report = load_encoder_weights(model, "imagenet")
+    assert asked == [("swiftnet", "resnet18", "imagenet")]
+    assert (report.mean, report.matched, report.licence) == (None, 60, "BSD")

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from segwright.bundle import load_bundle
-from segwright.data.loader import EvalLoader
+from segwright.data.eval_loader import EvalLoader
 from segwright.errors import RecipeError, TrainingError
 from segwright.metrics import confusion_per_image, score
 from segwright.models import ModelSpec, build_model

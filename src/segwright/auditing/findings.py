@@ -232,14 +232,15 @@ KINDS: dict[str, Kind] = {
         "look", "The test pictures have other colours than the training pictures", "another camera or white balance",
         "train with colour changes of the size that is named",
     ),
+    # alignment
+    "shifted_mask": Kind(
+        "look", "Masks that lie beside what they mark", "the mask was drawn on a moved or cropped picture",
+        "move the mask back by the distance that is named",
+    ),
     # label noise
     "doubtful_mask": Kind(
         "look", "Masks that a model trained on the other images contradicts", "a slip in labelling, or a hard picture",
         "look at them, the first ones first",
-    ),
-    "shifted_mask": Kind(
-        "look", "Masks that lie beside what they mark", "the mask was drawn on a moved or cropped picture",
-        "move the mask back by the distance that is named",
     ),
     "swapped_classes": Kind(
         "look", "Masks in which two classes seem to have changed places", "a wrong class was chosen while drawing",

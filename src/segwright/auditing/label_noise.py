@@ -1,51 +1,40 @@
 """Masks that are probably wrong, judged by a model that was trained on the other images.
 
-Three questions about every image, from the probabilities p of its pixels and its mask y:
+Two questions about every image, from the probabilities p of its pixels and its mask y:
 
     doubt   how surprised the model is: the soft minimum over pixels of p_y / m_y, with m_k the mean of p_k where y = k
             (class by class, so that classes that are hard to see are not all called wrong). The soft minimum
             sum_i w_i s_i, w = softmax((1 - s) / T), is that of Lad and Mueller 2023, https://arxiv.org/abs/2307.05080,
             with m as in confident learning, Northcutt 2021, https://arxiv.org/abs/1911.00068.
-    shift   how much likelier the mask would be some pixels to the side. The mean of log p_y over all shifts at once is
-            a cross-correlation, taken by FFT.
     swap    how much likelier it would be with two of its classes exchanged.
 
-The three have no common scale, so every question ranks the images by itself, and an image stands where its best place
-puts it: first all that lead one of the rankings, then the next of each. Doubt and shift are reported where they are
-unusual for this data set, in robust standard deviations; an exchange where it makes the mask far likelier.
+The two have no common scale, so each ranks the images by itself, and an image stands where its best place puts it:
+first what leads one of the rankings, then the next of each. Before all come masks that the pictures themselves show to
+lie aside (`alignment`): that is surer than any opinion. Doubt is reported where it is unusual for this data set, in
+robust standard deviations; an exchange where it makes the mask far likelier.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
-from scipy import fft
 
 from segwright.auditing.findings import Answer, Finding
 from segwright.auditing.opinions import Opinions, open_opinions
 from segwright.auditing.survey import Survey
 from segwright.errors import DataError
-from segwright.types import IGNORE_INDEX
 
 TEMPERATURE = 0.1
-SHIFT_SIDE_PX = 256
-"""Longer side at which shifts are looked for."""
-
-LARGEST_SHIFT = 0.05
-"""Of the longer side."""
-
-LEAST_SHIFT_PX = 2.0
-"""Of the image itself; less is within what people draw."""
-
 LEAST_SWAP_SHARE = 0.01
 """Pixels of the two classes together, as a share of the image."""
 
 UNUSUAL = 4.0
-"""Robust standard deviations above the median from which doubt and shift are reported."""
+"""Robust standard deviations above the median from which doubt is reported."""
 
 LEAST_SWAP_GAIN = 1.5
 """Rise of the mean log-likelihood from which an exchange is reported; a hard class alone gives less."""
@@ -60,8 +49,6 @@ class Suspicion:
 
     Attributes:
         doubt: 1 - soft minimum; 0 where the model agrees everywhere.
-        shift_gain: rise of the mean log-likelihood by the best shift.
-        shift_px: columns and rows by which the mask should move, in pixels of the image.
         swap_gain: rise of the mean log-likelihood, over the pixels of both, by exchanging two classes.
         swap: the two labels.
         region: share of the image that the largest connected piece of confident disagreement takes.
@@ -69,20 +56,19 @@ class Suspicion:
     """
 
     doubt: float
-    shift_gain: float
-    shift_px: tuple[float, float]
     swap_gain: float
     swap: tuple[int, int]
     region: float
     region_labels: tuple[int, int]
 
 
-def examine(survey: Survey, probabilities: Path) -> Answer:
+def examine(survey: Survey, probabilities: Path, *, moved: Sequence[str] = ()) -> Answer:
     """Rank the masks by how much a model contradicts them.
 
     Args:
         survey: whose images the probabilities are of.
         probabilities: a file of `opinions`; images that it does not hold are not judged.
+        moved: ids whose masks lie aside, the surest first.
 
     Raises:
         DataError: the file cannot be read, or holds other classes or none of these images.
@@ -96,17 +82,14 @@ def examine(survey: Survey, probabilities: Path) -> Answer:
             raise DataError("holds none of these images", mend="make it from the same data", file=probabilities)
         usual = _usual(survey, positions, opinions)
         seen = {survey.looks[i].id: judge(*_pair(survey, i, opinions), usual=usual) for i in positions}
-    # A shift that is not far enough to be told is none.
-    far = [max(map(abs, one.shift_px)) >= LEAST_SHIFT_PX and one.shift_gain > 0 for one in seen.values()]
     measured = {
         "swap": np.array([one.swap_gain for one in seen.values()]),
-        "shift": np.where(far, _unusual([one.shift_gain for one in seen.values()]), 0.0),
         "doubt": _unusual([one.doubt for one in seen.values()]),
     }
     names = list(seen)
     facts = {
         "judged": len(seen),
-        "ranking": [names[i] for i in _interleaved(list(measured.values()))],
+        "ranking": list(dict.fromkeys([*moved, *(names[i] for i in _interleaved(list(measured.values())))])),
         "measured": {
             name: {key: round(float(values[i]), 3) for key, values in measured.items()} for i, name in enumerate(names)
         },
@@ -133,8 +116,8 @@ def _interleaved(rankings: list[Float[np.ndarray, " N"]]) -> list[int]:
     return [int(i) for i in np.lexsort((which, first))]
 
 
-def _pair(survey: Survey, position: int, opinions: Opinions) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Probabilities, the mask at their size, and the size of the image."""
+def _pair(survey: Survey, position: int, opinions: Opinions) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities, and the mask at their size."""
     _, mask = survey.read(position)
     assert mask is not None, "usable looks have masks"
     probs = opinions.of(survey.looks[position].id)
@@ -142,7 +125,7 @@ def _pair(survey: Survey, position: int, opinions: Opinions) -> tuple[np.ndarray
     scaled = (
         mask if mask.shape == (height, width) else cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     )
-    return probs, scaled, (mask.shape[0], mask.shape[1])
+    return probs, scaled
 
 
 def _usual(survey: Survey, positions: list[int], opinions: Opinions) -> Float[np.ndarray, " K"]:
@@ -150,7 +133,7 @@ def _usual(survey: Survey, positions: list[int], opinions: Opinions) -> Float[np
     num_classes = survey.classes.num_classes
     total, count = np.zeros(num_classes), np.zeros(num_classes)
     for i in positions:
-        probs, mask, _ = _pair(survey, i, opinions)
+        probs, mask = _pair(survey, i, opinions)
         for k in np.unique(mask[mask < num_classes]):
             there = mask == k
             total[k] += probs[k][there].sum(dtype=np.float64)
@@ -161,16 +144,14 @@ def _usual(survey: Survey, positions: list[int], opinions: Opinions) -> Float[np
 def judge(
     probs: Float32[np.ndarray, "K h w"],
     mask: UInt8[np.ndarray, "h w"],
-    size_px: tuple[int, int],
     *,
     usual: Float[np.ndarray, " K"],
 ) -> Suspicion:
-    """Ask the three questions of one image.
+    """Ask both questions of one image.
 
     Args:
         probs: of a model that was not trained on it, all above 0.
         mask: labels 0..K-1, all else is void; at the size of `probs`.
-        size_px: rows and columns of the image itself.
         usual: (K,) mean probability of each label's own pixels in the whole set.
     """
     num_classes = len(probs)
@@ -178,14 +159,10 @@ def judge(
     label = np.where(valid, mask, 0).astype(np.int64)
     own = np.take_along_axis(probs, label[None], axis=0)[0]
     relative = np.clip(own / usual[label], 0, 1)[valid]
-    gain, moved = _best_shift(probs, np.where(valid, mask, IGNORE_INDEX))
-    scale = size_px[1] / moved[2]
     swap_gain, swap = _best_swap(probs, mask)
     region, labels = _largest_region(probs, mask, usual=usual)
     return Suspicion(
         doubt=1 - soft_minimum(relative),
-        shift_gain=gain,
-        shift_px=(moved[0] * scale, moved[1] * scale),
         swap_gain=swap_gain,
         swap=swap,
         region=region,
@@ -199,33 +176,6 @@ def soft_minimum(scores: Float[np.ndarray, " P"], *, temperature: float = TEMPER
         return 1.0
     weights = np.exp((scores.min() - scores.astype(np.float64)) / temperature)
     return float((weights * scores).sum() / weights.sum())
-
-
-def _best_shift(
-    probs: Float32[np.ndarray, "K h w"], mask: UInt8[np.ndarray, "h w"]
-) -> tuple[float, tuple[int, int, int]]:
-    """Gain of the best shift, and columns, rows and width of the grid on which it was found.
-
-    The mean log-likelihood of the mask moved by (dx, dy), over the pixels that stay in the image, is a ratio of two
-    sums over classes of cross-correlations of log p with where the mask holds the class.
-    """
-    factor = min(1.0, SHIFT_SIDE_PX / max(mask.shape))
-    width, height = (max(8, round(side * factor)) for side in mask.shape[::-1])
-    small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-    reach = max(2, round(LARGEST_SHIFT * max(width, height)))
-    shape = (fft.next_fast_len(height + reach), fft.next_fast_len(width + reach))
-    likelihood, pixels = np.zeros(shape), np.zeros(shape)
-    inside = fft.rfft2(np.ones((height, width)), shape)
-    for k in np.unique(small[small < len(probs)]):
-        log_p = np.log(cv2.resize(probs[k], (width, height), interpolation=cv2.INTER_AREA))
-        there = np.conj(fft.rfft2((small == k).astype(np.float64), shape))
-        likelihood += fft.irfft2(fft.rfft2(log_p, shape) * there, shape)
-        pixels += fft.irfft2(inside * there, shape)
-    offsets = np.arange(-reach, reach + 1)
-    mean = likelihood[np.ix_(offsets, offsets)] / np.maximum(pixels[np.ix_(offsets, offsets)], 1)
-    row, column = np.unravel_index(int(mean.argmax()), mean.shape)
-    gain = float(mean[row, column] - mean[reach, reach])
-    return gain, (int(offsets[column]), int(offsets[row]), width)
 
 
 def _best_swap(probs: Float32[np.ndarray, "K h w"], mask: UInt8[np.ndarray, "h w"]) -> tuple[float, tuple[int, int]]:
@@ -279,11 +229,8 @@ def _listed(usual: Float[np.ndarray, " K"]) -> list[float | None]:
 
 
 def _findings(survey: Survey, seen: dict[str, Suspicion], measured: dict[str, np.ndarray]) -> list[Finding]:
-    """Each image stands in the first finding that explains it: shifted, swapped, else doubtful."""
-    kinds = {
-        "shifted_mask": ("shift", UNUSUAL), "swapped_classes": ("swap", LEAST_SWAP_GAIN),
-        "doubtful_mask": ("doubt", UNUSUAL),
-    }  # fmt: skip
+    """Each image stands in the first finding that explains it: swapped, else doubtful."""
+    kinds = {"swapped_classes": ("swap", LEAST_SWAP_GAIN), "doubtful_mask": ("doubt", UNUSUAL)}
     names: list[str] = list(seen)
     findings: list[Finding] = []
     told: set[str] = set()
@@ -299,7 +246,6 @@ def _findings(survey: Survey, seen: dict[str, Suspicion], measured: dict[str, np
 
 _SUMMARIES = {
     "swapped_classes": "In {count} two classes seem to have changed places.",
-    "shifted_mask": "In {count} what is marked seems to lie some pixels beside the thing itself.",
     "doubtful_mask": "A model that learnt from the other images contradicts {count}.",
 }
 
@@ -311,11 +257,6 @@ def _counted(count: int) -> str:
 def _note(kind: str, one: Suspicion, classes: tuple[str, ...]) -> str:
     if kind == "swapped_classes":
         return f"{classes[one.swap[0]]} and {classes[one.swap[1]]}"
-    if kind == "shifted_mask":
-        right, down = (round(value) for value in one.shift_px)
-        parts = [f"{abs(right)} pixels {'right' if right > 0 else 'left'}"] if right else []
-        parts += [f"{abs(down)} pixels {'down' if down > 0 else 'up'}"] if down else []
-        return f"would fit better {' and '.join(parts)}"
     marked, meant = one.region_labels
     if one.region == 0 or marked == meant:
         return "many small pieces look like other classes"

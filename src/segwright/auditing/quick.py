@@ -6,6 +6,7 @@ The model is trained several times, each time without one part of the images, an
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from segwright.data.sources import Source, open_source
 from segwright.data.splits import read_split, write_split
 from segwright.evaluation.evaluate import Evaluation, evaluate
 from segwright.evaluation.statistics import paired_difference
-from segwright.metrics import score
+from segwright.metrics import class_counts, score_counts
 from segwright.prediction.fitting import scale_down
 from segwright.prediction.predictor import Predictor
 from segwright.recipe import Recipe, make_recipe
@@ -156,9 +157,9 @@ def inflation(
     a, b = results
     order = [b.ids.index(name) for name in a.ids]
     compared = paired_difference(
-        a.confusion,
-        b.confusion[order],
-        lambda sums: score(sums, source.classes).miou,
+        class_counts(a.confusion, source.classes),
+        class_counts(b.confusion[order], source.classes),
+        lambda sums: score_counts(sums, source.classes).miou,
         groups=[groups.get(name, name) for name in a.ids],
     )
     found = compared.difference
@@ -172,14 +173,29 @@ def _scored(recipe: Recipe, run: Path) -> Evaluation:
 
 
 def _choice(ids: list[str], groups: Mapping[str, str], *, seed: int) -> tuple[list[str], list[str], list[str]] | None:
-    """Validation pictures, and equally many training pictures with and without neighbours of them."""
+    """Validation pictures, and equally many training pictures with and without neighbours of them.
+
+    Whole groups are drawn: half of each is judged, the other half are its neighbours. Pictures drawn one by one would
+    touch nearly every group, and leave nothing to train on that is no neighbour.
+    """
     rng = np.random.default_rng(seed)
-    mixed = [ids[i] for i in rng.permutation(len(ids))]
-    val = mixed[: max(1, round(VAL_SHARE * len(ids)))]
-    held = {groups[name] for name in val if name in groups}
-    rest = mixed[len(val) :]
-    neighbours = [name for name in rest if groups.get(name) in held]
-    others = [name for name in rest if groups.get(name) not in held]
+    together: dict[str, list[str]] = {}
+    for name in ids:
+        together.setdefault(groups.get(name, f"picture {name}"), []).append(name)
+    units = list(together.values())
+    val: list[str] = []
+    neighbours: list[str] = []
+    held: set[str] = set()
+    for i in rng.permutation(len(units)):
+        if len(val) >= VAL_SHARE * len(ids):
+            break
+        mixed = [units[i][k] for k in rng.permutation(len(units[i]))]
+        half = math.ceil(len(mixed) / 2)
+        val += mixed[:half]
+        neighbours += mixed[half:]
+        held.update(mixed)
+    others = [name for name in ids if name not in held]
+    others = [others[k] for k in rng.permutation(len(others))]
     if not neighbours or len(others) <= len(neighbours):
         return None
     return val, neighbours + others[: len(others) - len(neighbours)], others

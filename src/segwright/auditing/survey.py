@@ -2,7 +2,8 @@
 
     tones, prints, labels, turned    what is measured of one image or mask (below this file)
     survey                           the records of all; this file
-    integrity, frequencies, outliers, duplicates, shift, label_noise    the questions, answered from them (above it)
+    integrity, frequencies, outliers, duplicates, shift, alignment, label_noise
+                                     the questions, answered from them (above it)
 
 Nothing stops the pass: what cannot be read or does not fit becomes the fault of its look.
 """

@@ -14,14 +14,14 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
-from segwright.auditing import duplicates, frequencies, integrity, label_noise, outliers, shift
+from segwright.auditing import alignment, duplicates, frequencies, integrity, label_noise, outliers, shift
 from segwright.auditing.findings import Answer, Finding
 from segwright.auditing.survey import Survey, take_survey
 from segwright.data.splits import find_groups, read_split
 
 Verdict = Literal["fine", "look", "mend"]
 
-QUESTIONS = ("integrity", "frequencies", "outliers", "duplicates", "shift", "label_noise")
+QUESTIONS = ("integrity", "frequencies", "outliers", "duplicates", "shift", "alignment", "label_noise")
 """In the order in which they are told."""
 
 
@@ -105,8 +105,9 @@ def audit(
     train, target = sides_of(survey, other)
     if train.looks and target.looks:
         questions["shift"] = lambda: shift.examine(train, target)
+    questions["alignment"] = lambda: alignment.examine(survey)
     if probabilities is not None:
-        questions["label_noise"] = lambda: label_noise.examine(survey, probabilities)
+        questions["label_noise"] = lambda: label_noise.examine(survey, probabilities, moved=_moved(answers))
     for name in _shown(questions, progress=progress):
         answers[name] = questions[name]()
     return Audit(path, survey, {name: answers[name] for name in QUESTIONS if name in answers}, other, probabilities)
@@ -145,8 +146,12 @@ def with_probabilities(audited: Audit, probabilities: Path) -> Audit:
     Raises:
         DataError: the probabilities cannot be read or belong to other images.
     """
-    answer = label_noise.examine(audited.survey, probabilities)
+    answer = label_noise.examine(audited.survey, probabilities, moved=_moved(audited.answers))
     return replace(audited, answers={**audited.answers, "label_noise": answer}, probabilities=probabilities)
+
+
+def _moved(answers: Mapping[str, Answer]) -> list[str]:
+    return list(answers["alignment"].facts["moved"]) if "alignment" in answers else []
 
 
 def sides_of(survey: Survey, test: Survey | None) -> tuple[Survey, Survey]:

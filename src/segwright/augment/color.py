@@ -52,7 +52,7 @@ class ColorDraw:
     noise: Float[np.ndarray, " N"] | None
     noise_start: Int[np.ndarray, " N"]
 
-    def part(self, rows: slice) -> ColorDraw:
+    def part(self, rows: slice | Int[np.ndarray, " P"]) -> ColorDraw:
         """The parameters of some of the images."""
         values = (getattr(self, field.name) for field in fields(self))
         return ColorDraw(*(None if value is None else value[rows] for value in values))  # type: ignore[arg-type]  # by field

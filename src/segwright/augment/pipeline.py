@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
 from segwright.augment.color import (
@@ -25,7 +25,10 @@ from segwright.augment.color import (
     draw_color,
     tone_tables,
 )
-from segwright.augment.geometry import draw_maps, warp_image_on_cpu, warp_mask_on_cpu, warp_on_device
+from segwright.augment.device_geometry import warp_on_device
+from segwright.augment.distortion import Distortion, draw_distortion
+from segwright.augment.geometry import draw_maps, warp_image_on_cpu, warp_mask_on_cpu
+from segwright.augment.matching import match_histogram, match_on_device
 from segwright.augment.policy import Policy
 from segwright.types import Images, Masks
 
@@ -36,15 +39,29 @@ class Draw:
 
     Attributes:
         matrices: (N, 2, 3) maps from output to input pixel coordinates (see `geometry`).
-        color: the rest (see `color`).
+        color: brightness and all that follows from it (see `color`).
+        distortion: elastic and grid distortion; None where no image is distorted.
+        tones: (N, C, 256) what each image's histogram is brought to before its colours change (see `matching`), NaN
+            for images that stay as they are; None where all stay.
     """
 
     matrices: Float[np.ndarray, "N 2 3"]
     color: ColorDraw
+    distortion: Distortion | None = None
+    tones: Float[np.ndarray, "N C Q"] | None = None
 
-    def part(self, rows: slice) -> Draw:
+    def part(self, rows: slice | Int[np.ndarray, " P"]) -> Draw:
         """The parameters of some of the images."""
-        return Draw(self.matrices[rows], self.color.part(rows))
+        distortion = None if self.distortion is None else self.distortion.part(rows)
+        return Draw(
+            self.matrices[rows], self.color.part(rows), distortion, None if self.tones is None else self.tones[rows]
+        )
+
+    @property
+    def toned(self) -> Bool[np.ndarray, " N"]:
+        """Which images are matched."""
+        count = len(self.matrices)
+        return np.zeros(count, dtype=bool) if self.tones is None else ~np.isnan(self.tones[:, 0, 0])
 
 
 def draw(
@@ -64,8 +81,21 @@ def draw(
         channels: of the images; hue and saturation need three.
         rng: the only source of chance.
     """
-    matrices = draw_maps(policy, sizes_px, crop_px=crop_px, rng=rng)
-    return Draw(matrices, draw_color(policy, len(sizes_px), channels=channels, rng=rng))
+    # Nothing is drawn for what a policy leaves out, so that a new kind of change leaves older runs as they were.
+    distortion = draw_distortion(policy, len(sizes_px), crop_px=crop_px, rng=rng)
+    reach_px = None if distortion is None else distortion.reach_px()
+    matrices = draw_maps(policy, sizes_px, crop_px=crop_px, rng=rng, reach_px=reach_px)
+    color = draw_color(policy, len(sizes_px), channels=channels, rng=rng)
+    return Draw(matrices, color, distortion, _draw_tones(policy, len(sizes_px), rng=rng))
+
+
+def _draw_tones(policy: Policy, count: int, *, rng: np.random.Generator) -> Float[np.ndarray, "N C Q"] | None:
+    if policy.match == 0 or policy.match_to is None:
+        return None
+    left = rng.random(count) >= policy.match
+    tones = policy.match_to[rng.integers(0, len(policy.match_to), count)]
+    tones[left] = np.nan
+    return tones
 
 
 def augment_on_cpu(
@@ -89,8 +119,13 @@ def augment_on_cpu(
     count, channels, color = len(images), images[0].shape[0], parameters.color
     pictures = np.empty((count, *crop_px, channels), dtype=images[0].dtype)
     tables = tone_tables(color) if pictures.dtype == np.uint8 else None
-    for n, image in enumerate(images):
-        warp_image_on_cpu(np.ascontiguousarray(image.transpose(1, 2, 0)), parameters.matrices[n], out=pictures[n])
+    displaced = _displaced(parameters, crop_px)
+    for n, (image, toned) in enumerate(zip(images, parameters.toned, strict=True)):
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+        warp_image_on_cpu(pixels, parameters.matrices[n], out=pictures[n], displaced=displaced[n])
+        if toned and parameters.tones is not None:
+            tones = parameters.tones[n].astype(np.float32)
+            pictures[n] = match_histogram(pictures[n].transpose(2, 0, 1), tones).transpose(1, 2, 0)
         if pictures.dtype == np.uint8:
             color_uint8_on_cpu(pictures[n], color, n, table=None if tables is None else tables[n])
         elif not color.changes_nothing:
@@ -100,8 +135,14 @@ def augment_on_cpu(
         return batch, None
     labels = np.empty((count, *crop_px), dtype=np.uint8)
     for n, mask in enumerate(masks):
-        warp_mask_on_cpu(mask, parameters.matrices[n], out=labels[n])
+        warp_mask_on_cpu(mask, parameters.matrices[n], out=labels[n], displaced=displaced[n])
     return batch, torch.from_numpy(labels.astype(np.int64))
+
+
+def _displaced(parameters: Draw, crop_px: tuple[int, int]) -> Sequence[Float[np.ndarray, "h w 2"] | None]:
+    if parameters.distortion is None:
+        return [None] * len(parameters.matrices)
+    return list(parameters.distortion.fields(crop_px))
 
 
 def augment_on_device(
@@ -112,8 +153,16 @@ def augment_on_device(
     Returns:
         Images (N, C, rows, columns) of the same type and masks (N, rows, columns) int64.
     """
-    warped, labels = warp_on_device(images.to(torch.float32), masks, parameters.matrices, crop_px=crop_px)
-    changed = color_on_device(warped, parameters.color, full_scale=255.0 if images.dtype == torch.uint8 else None)
+    distortion, full_scale = parameters.distortion, 255.0 if images.dtype == torch.uint8 else None
+    displaced = None if distortion is None else distortion.fields_on(crop_px, device=images.device)
+    warped, labels = warp_on_device(
+        images.to(torch.float32), masks, parameters.matrices, crop_px=crop_px, displaced=displaced
+    )
+    if parameters.tones is not None:
+        rows = np.flatnonzero(parameters.toned)
+        there = torch.from_numpy(rows).to(images.device, non_blocking=True)
+        warped[there] = match_on_device(warped[there], parameters.tones[rows], full_scale=full_scale)
+    changed = color_on_device(warped, parameters.color, full_scale=full_scale)
     if not images.dtype.is_floating_point:
         changed = changed.round().clamp(0, torch.iinfo(images.dtype).max)
     return changed.to(images.dtype), None if labels is None else labels.to(torch.int64)

@@ -16,7 +16,10 @@ import typer
 
 from segwright.cli import (
     audit,
+    augment,
+    augmentations,
     cache,
+    ensemble,
     evaluate,
     losses,
     models,
@@ -45,12 +48,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=audit.EXAMPLES)(audit.audit)
+app.command(epilog=augment.EXAMPLES)(augment.augment)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=predict.EXAMPLES)(predict.predict)
+app.command(epilog=ensemble.EXAMPLES)(ensemble.ensemble)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=models.EXAMPLES)(models.models)
 app.command(epilog=losses.EXAMPLES)(losses.losses)
+app.command(epilog=augmentations.EXAMPLES)(augmentations.augmentations)
 app.command(epilog=optimizers.EXAMPLES)(optimizers.optimizers)
 app.command(epilog=schedules.EXAMPLES)(schedules.schedules)
 app.command(epilog=weights.EXAMPLES)(weights.weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,12 +24,16 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Other labelled images, coded as those of the run.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
+    match: Annotated[
+        Literal["none", "moments", "histogram"],
+        typer.Option(help="Bring the tones of each image to those of the training images first."),
+    ] = "none",
 ) -> None:
     """Score a run's model; counts, tables and examples are kept in its scores/."""
     from segwright import verbs
     from segwright.cli.scores import show
 
-    result = verbs.evaluate(run, split=split, data=data, device=device, batch_size=batch_size)
+    result = verbs.evaluate(run, split=split, data=data, device=device, batch_size=batch_size, match=match)
     file = run / "scores" / f"{result.split}.json"
     show(file)
     say(f"Scores: {shown(file)}")

@@ -15,6 +15,7 @@ EXAMPLES = examples(
     "segwright predict runs/night-1 photo.jpg -o mask.png",
     "segwright predict runs/night-1 images.npz -o masks.npz",
     "segwright predict runs/night-1 new_photos/ -o masks/ --overlays",
+    "segwright predict runs/night-1 dusk_photos/ -o masks/ --match histogram",
 )
 
 
@@ -30,12 +31,23 @@ def predict(
         Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="Number format of the network.")
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size at once.")] = 8,
+    match: Annotated[
+        Literal["none", "moments", "histogram"],
+        typer.Option(help="Bring the tones of each image to those of the training images first."),
+    ] = "none",
 ) -> None:
     """Write the mask of every image as an indexed PNG of its name and size, and a table of class shares."""
     from segwright import verbs
 
     done = verbs.predict(
-        run, source, out=out, overlays=overlays, device=device, precision=precision, batch_size=batch_size
+        run,
+        source,
+        out=out,
+        overlays=overlays,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        match=match,
     )
     say(f"{done.images} images in {done.seconds:.1f} s ({done.images / max(done.seconds, 1e-9):.1f} images/s)")
     say(f"Masks: {shown(done.masks)}")

@@ -1,17 +1,21 @@
-"""Batches from a pack: an endless, resumable stream for training, and every image once for evaluation.
+"""Batches from a pack for training, as an endless, resumable stream; `eval_loader` shows every image once.
 
 The training stream is a function of its seed and the number of the step alone: images are drawn by permutations that
-follow one another without a gap (every batch is full), and the parameters of a step come from a generator of their own.
+follow one another without a gap (every batch is full), and the parameters of a step come from generators of their own.
 So a run that was stopped goes on with exactly the batches it would have seen, and several processes that train one
 model part these very batches among them (`share`). No worker processes: on the CPU augmentation costs a few per cent of
 a step, and images of one size are kept and augmented on a GPU where they fit.
+
+A batch is made in this order: crops are moved onto objects, objects are pasted (before the augmentation, so that they
+go through it), images are augmented, then mixed with one another. An image that is mixed in is made by every process
+that needs it.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import final
 
 import cv2
@@ -20,18 +24,20 @@ import torch
 from jaxtyping import Float, Int
 
 from segwright.augment import Draw, Policy, augment_on_cpu, augment_on_device, draw
+from segwright.augment.focus import centred_maps
+from segwright.augment.mix import MixDraw, MixPolicy, draw_mix, mix
+from segwright.augment.paste import Patch, lay_on_device
+from segwright.data.objects import Objects
+from segwright.data.order import Order
 from segwright.data.pack import Pack
-from segwright.data.tiles import TILE_PX, Tile, is_large, tile_batches, tiles_of
+from segwright.data.pasting import Pasting
 from segwright.errors import DataError, RecipeError, RunError
-from segwright.types import IGNORE_INDEX, Batch, Images, MaskArray, Masks
-
-MAX_BATCH_PIXELS = 4_000_000
-"""An evaluation batch of large images is cut to this many pixels, or to one image."""
+from segwright.types import Batch, Images, MaskArray, Masks
 
 DEVICE_SHARE = 0.4
 """A pack moves to the GPU when it takes no more than this share of its free memory."""
 
-_ORDER, _CHANGE = 0, 1
+_CHANGE, _MIX, _FOCUS = 1, 2, 3
 
 
 @final
@@ -60,10 +66,12 @@ class TrainLoader:
         self._pack, self._indices = pack, np.asarray(indices, dtype=np.int64)
         self._batch_size, self._policy, self._crop_px, self._seed = batch_size, policy, crop_px, seed
         self._device = torch.device(device)
-        self._shares = _shares(pack, self._indices, weights)
+        _check_masks(pack, self._indices)
+        self._order = Order(len(self._indices), weights=weights, seed=seed)
         self._step = 0
-        self._mine = slice(None)
-        self._drawn: tuple[int, np.ndarray] | None = None
+        self._mine = np.arange(batch_size)
+        self._focus: tuple[Objects, float] | None = None
+        self._mixing: tuple[MixPolicy, Pasting | None] | None = None
         self._stack = _stack_on_device(pack, self._indices, self._device)
         # Threads of OpenCV would fight with those of torch for the cores; one call is too short to share.
         cv2.setNumThreads(0)
@@ -82,8 +90,37 @@ class TrainLoader:
             problem = f"batches of {self._batch_size} images are too few for {of} processes"
             raise RecipeError(problem, mend=f"set training.batch_size to {of} or more, or training.devices to fewer")
         shared = copy.copy(self)
-        shared._mine = slice(rank * self._batch_size // of, (rank + 1) * self._batch_size // of)
+        shared._mine = np.arange(rank * self._batch_size // of, (rank + 1) * self._batch_size // of)
         return shared
+
+    def centred_on(self, objects: Objects, *, share: float) -> TrainLoader:
+        """This loader with crops that lie around objects.
+
+        Args:
+            objects: of the training images.
+            share: of the draws of an image that holds an object, which go to a random one of its objects.
+        """
+        centred = copy.copy(self)
+        centred._focus = (objects, share)
+        return centred
+
+    def mixed(self, policy: MixPolicy, *, objects: Objects | None = None) -> TrainLoader:
+        """This loader with images that are mixed, and that objects are pasted into.
+
+        Args:
+            policy: how often and how.
+            objects: of the training images, for copy-paste; an object that touches opposite borders is not pasted.
+
+        Raises:
+            RecipeError: images are to be mixed with one another in batches of one, or there is no object to paste.
+        """
+        if policy.blends_images and self._batch_size < 2:
+            problem = "'mix.cutmix' and 'mix.classmix' need other images in the batch, which holds one"
+            raise RecipeError(problem, mend="set training.batch_size to 2 or more, or both shares to 0")
+        mixed = copy.copy(self)
+        pasting = Pasting(self._pack, objects, policy=policy) if objects is not None and policy.copy_paste > 0 else None
+        mixed._mixing = (policy, pasting)
+        return mixed
 
     @property
     def keeps_images_on_device(self) -> bool:
@@ -122,52 +159,64 @@ class TrainLoader:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step (this process's share of it), the same whenever it is asked for."""
-        places = self._places(step)
-        sizes = self._pack.sizes[self._indices[places]]
-        rng = np.random.default_rng([self._seed, _CHANGE, step])
-        # Drawn for the whole batch, so that an image is changed alike whichever process has it.
-        parameters = draw(self._policy, sizes, crop_px=self._crop_px, channels=self._pack.channels, rng=rng)
-        mine = places[self._mine]
-        images, masks = self._augmented(mine, parameters.part(self._mine))
-        return Batch(images, masks, torch.from_numpy(self._indices[mine]))
+        places = self._order.places(step * self._batch_size, count=self._batch_size)
+        # All is drawn for the whole batch, so that an image is changed alike whichever process has it.
+        parameters = self._draw(places, step=step)
+        if self._mixing is None:
+            images, masks = self._augmented(places[self._mine], parameters.part(self._mine))
+        else:
+            rng = np.random.default_rng([self._seed, _MIX, step])
+            mixing = draw_mix(self._mixing[0], self._batch_size, crop_px=self._crop_px, rng=rng)
+            needed = mixing.needed(self._mine)
+            part = mixing.part(needed, mixed=len(self._mine))
+            images, masks = self._augmented(places[needed], parameters.part(needed), part)
+            mix(images, masks, part)
+            images, masks = images[: len(self._mine)], masks[: len(self._mine)]
+        return Batch(images, masks, torch.from_numpy(self._indices[places[self._mine]]))
 
-    def _augmented(self, places: np.ndarray, parameters: Draw) -> tuple[Images, Masks | None]:
+    def _draw(self, places: Int[np.ndarray, " N"], *, step: int) -> Draw:
+        rows = self._indices[places]
+        sizes = self._pack.sizes[rows]
+        rng = np.random.default_rng([self._seed, _CHANGE, step])
+        parameters = draw(self._policy, sizes, crop_px=self._crop_px, channels=self._pack.channels, rng=rng)
+        if self._focus is None:
+            return parameters
+        rng = np.random.default_rng([self._seed, _FOCUS, step])
+        anchors = self._focus[0].anchors(rows, share=self._focus[1], rng=rng)
+        maps = centred_maps(parameters.matrices, sizes, crop_px=self._crop_px, anchors=anchors, rng=rng)
+        return replace(parameters, matrices=maps)
+
+    def _augmented(
+        self, places: Int[np.ndarray, " N"], parameters: Draw, mixing: MixDraw | None = None
+    ) -> tuple[Images, Masks]:
+        """The images at some places, with what is pasted into them, on the device."""
+        rows = self._indices[places].tolist()
+        pasting = None if self._mixing is None else self._mixing[1]
+        labels = [mask_of(self._pack, i) for i in rows]
+        patches: list[tuple[Patch, ...]] = [()] * len(rows)
+        if pasting is not None and mixing is not None:
+            maps = zip(labels, parameters.matrices, strict=True)
+            pairs = [
+                pasting.patches(mixing, n, mask, matrix=matrix, crop_px=self._crop_px)
+                for n, (mask, matrix) in enumerate(maps)
+            ]
+            patches, labels = [patch for patch, _ in pairs], [mask for _, mask in pairs]
         if self._stack is not None:
             chosen = torch.from_numpy(places).to(self._device, non_blocking=True)
-            return augment_on_device(self._stack[0][chosen], self._stack[1][chosen], parameters, crop_px=self._crop_px)
-        rows = self._indices[places].tolist()
-        images = [self._pack.image(i) for i in rows]
-        arrays = augment_on_cpu(images, [_mask(self._pack, i) for i in rows], parameters, crop_px=self._crop_px)
-        assert arrays[1] is not None
-        return _delivered(arrays[0], self._device), _delivered(arrays[1], self._device)
-
-    def _places(self, step: int) -> Int[np.ndarray, " N"]:
-        """Positions within `indices` of one batch; pass after pass without a gap."""
-        count = len(self._indices)
-        stream = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
-        return np.array([self._pass(int(place) // count)[int(place) % count] for place in stream], dtype=np.int64)
-
-    def _pass(self, number: int) -> Int[np.ndarray, " M"]:
-        """The order of one pass over the images."""
-        if self._drawn is None or self._drawn[0] != number:
-            rng = np.random.default_rng([self._seed, _ORDER, number])
-            order = rng.permutation(len(self._indices))
-            self._drawn = (number, order if self._shares is None else _systematic(self._shares, order, rng))
-        return self._drawn[1]
+            images, masks = self._stack[0][chosen], self._stack[1][chosen]
+            for n, pasted in enumerate(patches):
+                lay_on_device(images[n], masks[n], pasted)
+            changed = augment_on_device(images, masks, parameters, crop_px=self._crop_px)
+        else:
+            pictures = [self._pack.image(i) for i in rows]
+            if pasting is not None:
+                pictures = [pasting.pasted(image, patches[n], n=n) for n, image in enumerate(pictures)]
+            changed = augment_on_cpu(pictures, labels, parameters, crop_px=self._crop_px)
+        assert changed[1] is not None, "masks in, masks out"
+        return delivered(changed[0], self._device), delivered(changed[1], self._device)
 
 
-def _systematic(
-    shares: Float[np.ndarray, " M"], order: Int[np.ndarray, " M"], rng: np.random.Generator
-) -> Int[np.ndarray, " M"]:
-    """Systematic resampling: each image is drawn its expected number of times, rounded up or down, in random order."""
-    count = len(shares)
-    edges = np.cumsum(shares[order])
-    ticks = (np.arange(count) + rng.random()) / count * edges[-1]
-    drawn = order[np.minimum(np.searchsorted(edges, ticks, side="right"), count - 1)]
-    return np.asarray(rng.permutation(drawn))
-
-
-def _shares(pack: Pack, indices: Int[np.ndarray, " M"], weights: np.ndarray | None) -> Float[np.ndarray, " M"] | None:
+def _check_masks(pack: Pack, indices: Int[np.ndarray, " M"]) -> None:
     if len(indices) == 0:
         raise DataError("there is no image to train on", mend="choose another split")
     unlabelled = indices[~pack.has_mask[indices]]
@@ -175,17 +224,10 @@ def _shares(pack: Pack, indices: Int[np.ndarray, " M"], weights: np.ndarray | No
         raise DataError(
             f"training image '{pack.ids[unlabelled[0]]}' has no mask", mend="draw one, or leave the image out of train"
         )
-    if weights is None:
-        return None
-    shares = np.asarray(weights, dtype=np.float64)
-    if shares.shape != indices.shape or not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() <= 0:
-        raise DataError(
-            "the weights of the images do not fit them", mend="give one number >= 0 for each image, not all 0"
-        )
-    return shares
 
 
-def _mask(pack: Pack, i: int) -> MaskArray:
+def mask_of(pack: Pack, i: int) -> MaskArray:
+    """The mask of an image that is known to have one."""
     mask = pack.mask(i)
     assert mask is not None, "indices without a mask are refused at the start"
     return mask
@@ -210,107 +252,17 @@ def _stack_on_device(pack: Pack, indices: Int[np.ndarray, " M"], device: torch.d
     # One by one: a second copy of all images in main memory may be more than there is.
     for i in range(len(chosen)):
         images[i] = torch.from_numpy(chosen.image(i).copy())
-        masks[i] = torch.from_numpy(_mask(chosen, i).copy())
+        masks[i] = torch.from_numpy(mask_of(chosen, i).copy())
     return images, masks
 
 
 _TORCH_TYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
-def _delivered(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def delivered(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on the device; a GPU does not make the host wait."""
     if device.type == "cpu":
         return tensor
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-@final
-class EvalLoader:
-    """Every image once, at its own size, unchanged; images of one size share batches. `count` is their number.
-
-    Large images come in overlapping tiles (`data.tiles`), the tiles of one image in batches of their own. The masks of
-    tiles are void outside of their cores, so that each pixel counts once: counts of tiles add up to those of the image,
-    and `Batch.weight`s to one. A mean over pixels, weighted so, is that of the image; Dice of tiles only nearly is.
-
-    Args:
-        pack: the images.
-        indices: positions in the pack.
-        batch_size: largest number of images or tiles a batch; larger ones come in smaller batches.
-        device: where batches are delivered.
-        tile_px: longest side of a tile; None never cuts an image.
-    """
-
-    def __init__(
-        self,
-        pack: Pack,
-        indices: Sequence[int] | Int[np.ndarray, " M"],
-        *,
-        batch_size: int,
-        device: str | torch.device = "cpu",
-        tile_px: int | None = TILE_PX,
-    ) -> None:
-        self._pack, self._device = pack, torch.device(device)
-        rows = np.asarray(indices, dtype=np.int64)
-        large = np.array([is_large(*size, tile_px=tile_px) for size in pack.sizes[rows].tolist()], dtype=bool)
-        self._batches: list[tuple[list[int], tuple[Tile, ...]]] = [
-            (batch, ()) for batch in _equal_batches(pack, rows[~large], batch_size=batch_size)
-        ]
-        for i in rows[large].tolist():
-            tiles = tiles_of(*pack.sizes[i].tolist(), tile_px=tile_px or TILE_PX)
-            groups = tile_batches(tiles, most=batch_size)
-            self._batches += [([i] * len(group), group) for group in groups]
-        self.count = len(indices)
-
-    def share(self, rank: int, *, of: int) -> EvalLoader:
-        """This loader for one of several processes: every `of`-th batch; together they have each image once.
-
-        Batches go whole to one process, so that every image is scored in the company it has with one process: the
-        counts are equal to the last pixel. `count` stays the number of all images.
-        """
-        shared = copy.copy(self)
-        shared._batches = self._batches[rank::of]
-        return shared
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for rows, tiles in self._batches:
-            yield self._tiled(rows, tiles) if tiles else self._whole(rows)
-
-    def _whole(self, rows: list[int]) -> Batch:
-        pictures = np.stack([self._pack.image(i).transpose(1, 2, 0) for i in rows])
-        labels = np.stack([_mask(self._pack, i) for i in rows]) if self._pack.has_mask[rows[0]] else None
-        return self._batch(rows, pictures, labels)
-
-    def _tiled(self, rows: list[int], tiles: tuple[Tile, ...]) -> Batch:
-        image, mask = self._pack.image(rows[0]).transpose(1, 2, 0), self._pack.mask(rows[0])
-        pictures = np.stack([image[tile.window] for tile in tiles])
-        if mask is None:
-            cores = sum(image[tile.core].size for tile in tiles)
-            return self._batch(rows, pictures, None, share=cores / image.size)
-        labels = np.full(pictures.shape[:3], IGNORE_INDEX, dtype=np.uint8)
-        for label, tile in zip(labels, tiles, strict=True):
-            label[tile.inner] = mask[tile.core]
-        valid = int(self._pack.class_pixels[rows[0], :IGNORE_INDEX].sum())
-        return self._batch(rows, pictures, labels, share=np.count_nonzero(labels != IGNORE_INDEX) / max(1, valid))
-
-    def _batch(
-        self, rows: list[int], pictures: np.ndarray, labels: np.ndarray | None, *, share: float | None = None
-    ) -> Batch:
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-        masks = None if labels is None else _delivered(torch.from_numpy(labels.astype(np.int64)), self._device)
-        return Batch(_delivered(images, self._device), masks, torch.tensor(rows, dtype=torch.int64), share)
-
-
-def _equal_batches(pack: Pack, indices: Int[np.ndarray, " M"], *, batch_size: int) -> list[list[int]]:
-    alike: dict[tuple[int, int, bool], list[int]] = {}
-    for i in indices.tolist():
-        alike.setdefault((int(pack.sizes[i, 0]), int(pack.sizes[i, 1]), bool(pack.has_mask[i])), []).append(i)
-    batches = []
-    for (height, width, _), rows in alike.items():
-        size = max(1, min(batch_size, MAX_BATCH_PIXELS // (height * width)))
-        even = math.ceil(len(rows) / math.ceil(len(rows) / size))
-        batches += [rows[start : start + even] for start in range(0, len(rows), even)]
-    return batches

@@ -6,7 +6,7 @@ What is held at a time is one batch, or of a large image its labels (one byte a 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
+from segwright.augment.matching import Matching, matched
 from segwright.bundle import Bundle
-from segwright.data.loader import EvalLoader
+from segwright.data.eval_loader import EvalLoader
 from segwright.data.pack import Pack
 from segwright.data.tiles import LARGE_IMAGE_PX, TILE_PX, is_large
 from segwright.hardware import Precision, autocast, choose_precision
 from segwright.metrics import boundary_counts, boundary_tolerance_px, confusion_per_image
-from segwright.models import ModelSpec
-from segwright.prediction.fitting import fit, scale_down
+from segwright.prediction.fitting import fit, reference_in, scale_down
 from segwright.prediction.labelling import in_halves, label_large
 from segwright.types import IGNORE_INDEX, Batch, ClassSet, MaskArray, Masks
 
@@ -53,6 +53,7 @@ class Network:
         device: where it computes.
         batch_size: the most images or tiles that go through at once.
         tile_px: side of the tiles of large images; None for none.
+        match: bring the tones of every image to those of the training images first.
         precision: number format.
         seconds: spent on labelling so far.
     """
@@ -61,12 +62,14 @@ class Network:
     device: torch.device
     batch_size: int
     tile_px: int | None = TILE_PX
+    match: Matching = "none"
     precision: Precision = field(init=False)
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.bundle.model.to(self.device).eval()
         self.precision = choose_precision("auto", device=self.device)
+        self._reference = reference_in(self.bundle.info, match=self.match)
         self._longer_side_px: int | None = (self.bundle.info.get("input") or {}).get("working_size_px")
 
     def count(self, pack: Pack, indices: Sequence[int]) -> Iterator[Counted]:
@@ -94,18 +97,26 @@ class Network:
         """The labels (N, H, W) of a batch, at the batch's size."""
         started = time.perf_counter()
         size = (batch.images.shape[2], batch.images.shape[3])
-        images = _fitted(batch.images, self.bundle.model.spec, longer_side_px=self._longer_side_px)
+        images = _fitted(batch.images, self._adapted)
         pred = in_halves(lambda images: self._at_size(images, size), images)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - started
         return pred
 
+    def _adapted(self, image: np.ndarray) -> np.ndarray:
+        toned = self._toned(fit(image, self.bundle.model.spec))
+        return scale_down(toned, longer_side_px=self._longer_side_px)
+
+    def _toned(self, image: np.ndarray) -> np.ndarray:
+        return image if self._reference is None else matched(image, self._reference, how=self.match)
+
     def _labels_of_large(self, pack: Pack, i: int) -> UInt8[np.ndarray, "H W"]:
         started = time.perf_counter()
         assert self.tile_px is not None, "without tiles, no image is large"
+        whole = None if self._reference is None else self._toned(fit(pack.image(i), self.bundle.model.spec))
         pred, _ = label_large(
-            lambda: pack.image(i),
+            lambda: pack.image(i) if whole is None else whole,
             spec=self.bundle.model.spec,
             logits_of=self._logits,
             longer_side_px=self._longer_side_px,
@@ -128,12 +139,8 @@ class Network:
         return logits
 
 
-def _fitted(images: Tensor, spec: ModelSpec, *, longer_side_px: int | None) -> Tensor:
+def _fitted(images: Tensor, adapted: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     """As the model was trained: other data may be gray, 16-bit or larger; nothing is done where it fits."""
-
-    def adapted(image: np.ndarray) -> np.ndarray:
-        return scale_down(fit(image, spec), longer_side_px=longer_side_px)
-
     first = images[0].cpu().numpy()
     if adapted(first) is first:
         return images

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from segwright.augment.matching import Matching
 from segwright.bundle import Bundle
 from segwright.data.pack import Pack
 from segwright.errors import DataError
@@ -62,6 +63,7 @@ def evaluate(
     device: str = "auto",
     batch_size: int = 8,
     groups: Sequence[object] | None = None,
+    match: Matching = "none",
     progress: bool = True,
 ) -> Evaluation:
     """Score a model on the labelled images among `indices`; large ones in tiles, see `data.tiles`.
@@ -75,16 +77,18 @@ def evaluate(
         device: auto, cpu, cuda ...
         batch_size: images of one size that go through the network at once.
         groups: one for each image of the pack; images of one group are resampled together.
+        match: bring the tones of every image to those of the training images first (see `segwright.augment.matching`).
         progress: show a bar.
 
     Raises:
         DataError: no image has a mask, or the images do not fit the model.
         MaskError: a mask holds a label that the model has no class for.
+        RecipeError: the bundle keeps no tones to match.
     """
     labelled = [int(i) for i in indices if pack.has_mask[int(i)]]
     if not labelled:
         raise DataError(f"none of the {len(indices)} images of '{split_name}' has a mask", mend="give labelled images")
-    network = Network(bundle, choose_device(device), batch_size)
+    network = Network(bundle, choose_device(device), batch_size, match=match)
     started = time.perf_counter()
     keeper = ExampleKeeper()
     order: list[int] = []
@@ -105,6 +109,7 @@ def evaluate(
         **summarize(counts, contours, bundle.classes, groups=chosen),
         "device": str(network.device),
         "precision": network.precision,
+        "match": match,
         "images_per_second": len(order) / max(network.seconds, 1e-9),
         "seconds": time.perf_counter() - started,
     }

@@ -23,6 +23,7 @@ from segwright.files.images import (
     read_image,
     read_palette,
     read_raw_mask,
+    save_image,
     write_mask,
 )
 from segwright.files.trees import read_json, read_text, read_yaml, write_csv, write_json, write_text, write_yaml
@@ -44,6 +45,7 @@ __all__ = [
     "read_text",
     "read_yaml",
     "real",
+    "save_image",
     "sync_folder",
     "write_arrays",
     "write_csv",

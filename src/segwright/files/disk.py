@@ -14,8 +14,12 @@ from segwright.errors import DataError, OutputError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
+def atomic(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file that appears at `path` whole, or not at all.
+
+    Args:
+        path: the file.
+        sync: make it survive a power cut; False for one of many in a folder that is synced and renamed as a whole.
 
     Raises:
         OutputError: the folder cannot be written to or the disk is full.
@@ -28,10 +32,12 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
         raise OutputError(
             f"cannot be written ({error.strerror or error})", mend="free some space or choose another folder", file=path

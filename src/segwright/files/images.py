@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from collections.abc import Iterator
@@ -234,13 +235,45 @@ def _read_deep_png(path: Path) -> ImageArray:
     return np.ascontiguousarray(array.transpose(2, 0, 1)[order])
 
 
-def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
-    """Write (H, W) labels as an indexed PNG whose palette shows the class colours; label 255 is white."""
+def save_image(stem: Path, image: ImageArray, *, sync: bool = True) -> Path:
+    """Write (C, H, W) without loss, so that `read_image` gives it back; the path with its ending.
+
+    Bytes and 16-bit values of one, three or four channels become a PNG, all else a TIFF. For `sync`, see `atomic`.
+    """
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(len(image))
+    if order is not None and image.dtype in (np.uint8, np.uint16):
+        path = stem.with_name(f"{stem.name}.png")
+        done, packed = cv2.imencode(".png", np.ascontiguousarray(image.transpose(1, 2, 0)[:, :, order]))
+        assert done, "OpenCV packs every such array"
+        content = packed.tobytes()
+    else:
+        path, content = stem.with_name(f"{stem.name}.tif"), _as_tiff(image)
+    with atomic(path, sync=sync) as stream:
+        stream.write(content)
+    return path
+
+
+def _as_tiff(image: ImageArray) -> bytes:
+    import tifffile  # noqa: PLC0415  # only needed for such images, and slow to import
+
+    stream = io.BytesIO()  # tifffile asks a file for its name, which one without a path has not
+    if len(image) == 1:
+        tifffile.imwrite(stream, image[0], photometric="minisblack")
+    else:
+        tifffile.imwrite(stream, np.ascontiguousarray(image), photometric="minisblack", planarconfig="separate")
+    return stream.getvalue()
+
+
+def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray, *, sync: bool = True) -> None:
+    """Write (H, W) labels as an indexed PNG whose palette shows the class colours; label 255 is white.
+
+    For `sync`, see `atomic`.
+    """
     picture = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8), mode="P")
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(palette)] = palette
     if len(palette) < 256:
         table[255] = 255
     picture.putpalette(table.tobytes())
-    with atomic(path) as stream:
+    with atomic(path, sync=sync) as stream:
         picture.save(stream, format="PNG", optimize=False)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import dataclasses
 
 from segwright.errors import RecipeError, nearest
+from segwright.models.cascade import cascade_entries
+from segwright.models.class_wise import class_wise_entries
+from segwright.models.dual import dual_entry
 from segwright.models.encoder_decoder import ENCODER_DECODERS
-from segwright.models.freezing import freeze_encoder
+from segwright.models.ensemble import ensemble_entry
+from segwright.models.freezing import freeze_encoder, freeze_statistics, train_only, unfreeze
 from segwright.models.library import LIBRARY
+from segwright.models.multihead import MULTIHEAD
+from segwright.models.segformer_convolution import SEGFORMER_CONVOLUTION
 from segwright.models.segmenter import InputSize, ModelEntry, ModelSpec, SegmentationModel
 from segwright.models.swiftnet import SWIFTNET
-from segwright.models.unet import ARGUMENTS as UNET_ARGUMENTS
-from segwright.models.unet import build_unet
+from segwright.models.transunet import TRANSUNET
+from segwright.models.uformer import uformer_entry
+from segwright.models.unet import UNETS
+from segwright.models.unet3plus import UNET3PLUS
 from segwright.models.weights import WeightsReport, load_encoder_weights
 
 __all__ = [
@@ -23,21 +31,11 @@ __all__ = [
     "WeightsReport",
     "build_model",
     "freeze_encoder",
+    "freeze_statistics",
     "load_encoder_weights",
+    "train_only",
+    "unfreeze",
 ]
-
-MODELS: dict[str, ModelEntry] = {
-    "unet": ModelEntry(
-        build=build_unet,
-        paper="https://arxiv.org/abs/1505.04597",
-        line="plain U-Net from scratch: depth, width, norm and padding to choose",
-        arguments=UNET_ARGUMENTS,
-        takes_encoder=False,
-    ),
-    **ENCODER_DECODERS,
-    "swiftnet": SWIFTNET,
-    **LIBRARY,
-}
 
 
 def build_model(spec: ModelSpec) -> SegmentationModel:
@@ -56,3 +54,20 @@ def build_model(spec: ModelSpec) -> SegmentationModel:
             problem = f"model '{spec.name}' has no argument '{argument}'"
             raise RecipeError(problem, mend=nearest(argument, entry.arguments))
     return entry.build(spec if entry.takes_encoder else dataclasses.replace(spec, encoder=None))
+
+
+MODELS: dict[str, ModelEntry] = {
+    **UNETS,
+    "unet3plus": UNET3PLUS,
+    "multihead": MULTIHEAD,
+    **ENCODER_DECODERS,
+    "swiftnet": SWIFTNET,
+    **LIBRARY,
+    "segformer_convolution": SEGFORMER_CONVOLUTION,
+    "transunet": TRANSUNET,
+    "dual": dual_entry(build_model),
+    "uformer": uformer_entry(build_model),
+    "ensemble": ensemble_entry(build_model),
+    **cascade_entries(build_model),
+    **class_wise_entries(build_model),
+}

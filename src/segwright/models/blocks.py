@@ -1,17 +1,20 @@
-"""Building blocks of our own networks: norms, activations, and the double convolution of a U-Net.
+"""Building blocks of our own networks: norms, activations, and the blocks of convolutions of a U-Net.
 
 Batch norm: https://arxiv.org/abs/1502.03167. Instance norm: https://arxiv.org/abs/1607.08022. Group norm:
-https://arxiv.org/abs/1803.08494. SiLU: https://arxiv.org/abs/1702.03118. Weights start as in He 2015,
-https://arxiv.org/abs/1502.01852.
+https://arxiv.org/abs/1803.08494. SiLU: https://arxiv.org/abs/1702.03118. Separable convolutions: Chollet 2017,
+https://arxiv.org/abs/1610.02357. Residual blocks: He 2016, https://arxiv.org/abs/1512.03385, in a U-Net: Zhang 2018,
+https://arxiv.org/abs/1711.10684. Stochastic depth: Huang 2016, https://arxiv.org/abs/1603.09382. Weights start as in He
+2015, https://arxiv.org/abs/1502.01852.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, final
 
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 NormName = Literal["batch", "instance", "group", "none"]
 ActivationName = Literal["relu", "leaky_relu", "silu"]
@@ -43,9 +46,34 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def convolution(
+    in_channels: int, out_channels: int, *, separable: bool = False, padding: int = 1, dilation: int = 1, bias: bool
+) -> nn.Module:
+    """A 3x3 convolution; separable: each channel by itself, then a 1x1 convolution over all of them."""
+    if not separable:
+        return nn.Conv2d(in_channels, out_channels, 3, padding=padding, dilation=dilation, bias=bias)
+    depthwise = nn.Conv2d(
+        in_channels, in_channels, 3, padding=padding, dilation=dilation, groups=in_channels, bias=False
+    )
+    return nn.Sequential(depthwise, nn.Conv2d(in_channels, out_channels, 1, bias=bias))
+
+
 @final
-class DoubleConvolution(nn.Sequential):
-    """Twice 3x3 convolution, norm, activation; dropout of whole channels at the end."""
+class ConvolutionBlock(nn.Sequential):
+    """Some times 3x3 convolution, norm, activation; dropout of whole channels at the end.
+
+    (N, in_channels, H, W) -> (N, out_channels, H, W), or two pixels smaller a valid convolution.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of every convolution.
+        norm: after each convolution.
+        activation: after each norm.
+        padding: of the convolutions.
+        dropout: probability that a channel is dropped.
+        convolutions: how many.
+        separable: whether they are depthwise separable.
+    """
 
     def __init__(
         self,
@@ -56,17 +84,88 @@ class DoubleConvolution(nn.Sequential):
         activation: ActivationName,
         padding: PaddingName = "same",
         dropout: float = 0.0,
+        convolutions: int = 2,
+        separable: bool = False,
     ) -> None:
         layers: list[nn.Module] = []
-        for channels in (in_channels, out_channels):
+        for channels in [in_channels, *[out_channels] * (convolutions - 1)]:
             layers += [
-                nn.Conv2d(channels, out_channels, 3, padding=int(padding == "same"), bias=norm == "none"),
+                convolution(
+                    channels, out_channels, separable=separable, padding=int(padding == "same"), bias=norm == "none"
+                ),
                 NORMS[norm](out_channels),
                 ACTIVATIONS[activation](),
             ]
         if dropout > 0:
             layers.append(nn.Dropout2d(dropout))
         super().__init__(*layers)
+
+
+@final
+class ResidualBlock(nn.Module):
+    """The input, projected where the channels differ, plus what some convolutions make of it; then the activation.
+
+    (N, in_channels, H, W) -> (N, out_channels, H, W), or two pixels smaller a valid convolution. Dropout stands inside
+    the branch, so that the way past it stays whole.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of every convolution.
+        norm: after each convolution.
+        activation: after each norm, and after the sum.
+        padding: of the convolutions; with "valid" the shortcut is cropped.
+        dropout: probability that a channel of the branch is dropped.
+        convolutions: how many in the branch.
+        stochastic_depth: probability that an image skips the branch in training.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        norm: NormName,
+        activation: ActivationName,
+        padding: PaddingName = "same",
+        dropout: float = 0.0,
+        convolutions: int = 2,
+        stochastic_depth: float = 0.0,
+    ) -> None:
+        super().__init__()
+        block = ConvolutionBlock(
+            in_channels,
+            out_channels,
+            norm=norm,
+            activation=activation,
+            padding=padding,
+            dropout=dropout,
+            convolutions=convolutions,
+        )
+        last_activation = 3 * convolutions - 1
+        self.branch = nn.Sequential(*(layer for place, layer in enumerate(block) if place != last_activation))
+        self.depth = StochasticDepth(stochastic_depth, "row")
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            project = nn.Conv2d(in_channels, out_channels, 1, bias=norm == "none")
+            self.shortcut = nn.Sequential(project, NORMS[norm](out_channels))
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.depth(self.branch(x))
+        result: Tensor = self.activation(center_crop(self.shortcut(x), like=branch) + branch)
+        return result
+
+
+def way_down(
+    in_channels: int, widths: Sequence[int], *, norm: NormName, activation: ActivationName, dropout: float
+) -> nn.ModuleList:
+    """A block of two convolutions for each level, finest first; dropout after those of the two coarsest."""
+    return nn.ModuleList(
+        ConvolutionBlock(
+            before, after, norm=norm, activation=activation, dropout=dropout if level >= len(widths) - 2 else 0.0
+        )
+        for level, (before, after) in enumerate(zip([in_channels, *widths], widths, strict=False))
+    )
 
 
 @final

@@ -36,6 +36,8 @@ _NOT_DILATABLE = ("vgg", "densenet", "inception", "xception")
 _POOL_GLOBALLY = frozenset({"pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet"})
 # PAN pools its coarsest features three times more.
 _MINIMUM_STEPS = {"pan": 8}
+# DPT scales the features of a vision transformer to strides of its patch over 4 up to twice its patch.
+_COARSER = {"dpt": 2}
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
 _VIT_EXAMPLES = (
     "tu-vit_tiny_patch16_224",
@@ -84,23 +86,24 @@ def build_network(spec: ModelSpec, *, encoder_weights: str | None) -> tuple[nn.M
     try:
         side = None
         if fixed_side is not None:
-            extra, side = _any_size(make, channels=spec.in_channels, fixed_side=fixed_side)
+            extra, side = _any_size(make, spec, fixed_side=fixed_side)
         net = make(encoder_weights=encoder_weights, extra=extra)
     except _REFUSALS as error:
         if encoder_weights is not None:
             raise
         raise _refusal(spec, error) from error
-    stride = side or int(net.encoder.output_stride)
+    stride = side or _stride(spec, net)
     steps = 1 if side else _MINIMUM_STEPS.get(spec.name, 2)
     return net, InputSize(stride, minimum=steps * stride)
 
 
-def build_encoder(spec: ModelSpec, *, encoder_weights: str | None = None) -> nn.Module:
-    """The encoder alone, with five features from stride 2 to 32.
+def build_encoder(spec: ModelSpec, *, encoder_weights: str | None = None, depth: int = 5) -> nn.Module:
+    """The encoder alone, with features from stride 2 to 2**depth.
 
     Args:
         spec: with an encoder.
         encoder_weights: None, or a name that the library loads or downloads itself.
+        depth: 1 to 5; many encoders keep coarser stages that nothing reads.
 
     Raises:
         RecipeError: there is no such encoder, or it does not give such features.
@@ -108,7 +111,7 @@ def build_encoder(spec: ModelSpec, *, encoder_weights: str | None = None) -> nn.
     try:
         with _quiet():
             encoder: nn.Module = smp.encoders.get_encoder(
-                _checked_encoder(spec), in_channels=spec.in_channels, depth=5, weights=encoder_weights
+                _checked_encoder(spec), in_channels=spec.in_channels, depth=depth, weights=encoder_weights
             )
     except _REFUSALS as error:
         if encoder_weights is not None:
@@ -136,15 +139,19 @@ def _make(spec: ModelSpec, *, encoder_weights: str | None, extra: Mapping[str, A
         )
 
 
-def _any_size(make: Callable[..., Any], *, channels: int, fixed_side: int) -> tuple[dict[str, Any], int | None]:
+def _stride(spec: ModelSpec, net: Any) -> int:
+    return int(net.encoder.output_stride) * _COARSER.get(spec.name, 1)
+
+
+def _any_size(make: Callable[..., Any], spec: ModelSpec, *, fixed_side: int) -> tuple[dict[str, Any], int | None]:
     """How an encoder of a fixed input size is made to take others: more arguments, or multiples of its size."""
     fault: Exception | None = None
     for extra, side in ((_ANY_SIZE[0], None), (_ANY_SIZE[1], None), ({}, fixed_side)):
         try:
             with torch.device("meta"):
                 net = make(encoder_weights=None, extra=extra).eval()
-                step = side or int(net.encoder.output_stride)
-                images = torch.empty(1, channels, 2 * step, 3 * step)
+                step = side or _stride(spec, net)
+                images = torch.empty(1, spec.in_channels, 2 * step, 3 * step)
             with torch.no_grad():
                 logits = net(images)
             if logits.shape[-2:] == images.shape[-2:]:

@@ -4,6 +4,9 @@ Around the network (`net`) stand the steps that belong to a trained model and no
 (image / scale - mean) / std in float32, padding by reflection up to a size that the network takes, cropping back, and
 classes that are never predicted. So training, prediction and export cannot differ in them.
 
+A network with several heads (deep supervision, Lee et al. 2015, https://arxiv.org/abs/1409.5185) answers with all of
+them while it trains, the main one first, and with the main one alone otherwise.
+
 Padding goes to the right and to the bottom, so pixel (0, 0) stays where it is. Networks without padding in their
 convolutions (Ronneberger 2015, https://arxiv.org/abs/1505.04597) get their margin by reflection on all four sides.
 """
@@ -20,7 +23,7 @@ from torch import Tensor, nn
 
 from segwright.errors import RecipeError
 from segwright.models.blocks import stride_pointwise_by_slicing
-from segwright.types import IGNORE_INDEX, Images, Logits
+from segwright.types import IGNORE_INDEX, Head, Images, Logits, Masks
 
 NEVER = -1e4
 """What is added to the logits of classes that are never predicted: no probability, and finite in half precision."""
@@ -118,7 +121,8 @@ class SegmentationModel(nn.Module):
 
     Attributes:
         spec: what it was built from.
-        net: (N, C, H, W) normalised -> (N, K, H - 2 margin, W - 2 margin).
+        net: (N, C, H, W) normalised -> (N, K, H - 2 margin, W - 2 margin), or in training a tuple of those of all its
+            heads, the main one first.
         input_size: the sides that `net` takes.
         frozen: names of the parts that do not learn; see `freezing.py`.
     """
@@ -166,6 +170,17 @@ class SegmentationModel(nn.Module):
         return self._encoder[0]
 
     @property
+    def heads(self) -> tuple[Head, ...]:
+        """What the network answers while it trains, and what each answer is taught; empty where the classes alone."""
+        heads: tuple[Head, ...] = getattr(self.net, "heads", ())
+        return heads
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether the network learns from damaged truth; it pads nothing then."""
+        return bool(getattr(self.net, "takes_masks", False))
+
+    @property
     def stride(self) -> int:
         """Sides that are multiples of this need no padding (beside a margin)."""
         return self.input_size.stride
@@ -183,8 +198,13 @@ class SegmentationModel(nn.Module):
         self.gain = (1 / (self.spec.scale * stds)).to(device, torch.float32)
         self.shift = (-means / stds).to(device, torch.float32)
 
-    def forward(self, images: Images) -> Logits:
-        """Logits (N, K, H, W) of raw images (N, C, H, W), in the type that autocast gives.
+    def forward(self, images: Images, masks: Masks | None = None) -> Logits | tuple[Tensor, ...]:
+        """Logits (N, K, H, W) of raw images (N, C, H, W), in the type that autocast gives; in training of every head.
+
+        Args:
+            images: as they are stored.
+            masks: the truth (N, H, W), for networks that learn from a damaged copy of it (`takes_masks`); others never
+                see it.
 
         Raises:
             RecipeError: the channels are not those of the spec, or the network answers in another size.
@@ -193,10 +213,20 @@ class SegmentationModel(nn.Module):
             problem = f"images of {images.shape[1]} channels for a model of {self.spec.in_channels}"
             raise RecipeError(problem, mend="give images as in training")
         height, width = images.shape[-2:]
-        logits = self._logits(self._normalized(self._padded(images)))
+        answer = self._answer(self._normalized(self._padded(images)), masks if self.takes_masks else None)
+        if not isinstance(answer, tuple):
+            return self._finished(answer, height, width, in_place=True)
+        return tuple(self._finished(head, height, width, in_place=False) for head in answer)
+
+    def _finished(self, logits: Tensor, height: int, width: int, *, in_place: bool) -> Tensor:
+        """Without the classes that are never predicted, and as large as the image."""
         if self.spec.never_predict:
-            # In place: logits are the largest tensor of a step, and no layer that ends a network needs them again.
-            logits = logits.add_(self.penalty.to(logits.dtype))
+            # Logits are the largest tensor of a step, and no layer that ends a network needs them again; but a head's
+            # may be needed by another head.
+            if logits.shape[1] != self.penalty.shape[1]:
+                return logits[..., :height, :width]  # a head with labels of its own
+            penalty = self.penalty.to(logits.dtype)
+            logits = logits.add_(penalty) if in_place else logits + penalty
         if logits.shape[-2:] == (height, width):
             return logits
         return logits[..., :height, :width]
@@ -208,18 +238,23 @@ class SegmentationModel(nn.Module):
             self.get_submodule(name).eval()
         return self
 
-    def _logits(self, x: Tensor) -> Tensor:
-        if self.training and len(x) == 1 and not self._lone_image:
-            # A batch norm over one pooled value has no variance; the same image twice gives its shift alone.
-            logits: Tensor = self.net(torch.cat([x, x]))[:1]
-        else:
-            logits = self.net(x)
+    def _answer(self, x: Tensor, masks: Masks | None) -> Tensor | tuple[Tensor, ...]:
+        """What the network says: of one head, or in training of several."""
+        given = () if masks is None else (masks,)
+        alone = self.training and len(x) == 1 and not self._lone_image
+        # A batch norm over one pooled value has no variance; the same image twice gives its shift alone.
+        answer: Tensor | tuple[Tensor, ...] = self.net(torch.cat([x, x]) if alone else x, *given)
+        heads = answer if isinstance(answer, tuple) else (answer,)
+        if alone:
+            heads = tuple(head[:1] for head in heads)
         margin = 2 * self.input_size.margin
         wanted = (x.shape[-2] - margin, x.shape[-1] - margin)
-        if tuple(logits.shape[-2:]) != wanted:
-            problem = f"{self.spec.name} answers {tuple(logits.shape[-2:])} where {wanted} is wanted"
-            raise RecipeError(problem, mend="take 'upsampling' or the depth out of model.arguments")
-        return logits
+        for head in heads:
+            # One pixel stands for the whole image.
+            if tuple(head.shape[-2:]) not in (wanted, (1, 1)):
+                problem = f"{self.spec.name} answers {tuple(head.shape[-2:])} where {wanted} is wanted"
+                raise RecipeError(problem, mend="take 'upsampling' or the depth out of model.arguments")
+        return heads if isinstance(answer, tuple) else heads[0]
 
     def _padded(self, images: Tensor) -> Tensor:
         """Padded while still in bytes; by index, since a small image may be reflected more than once."""
@@ -257,6 +292,7 @@ class ModelEntry:
         line: what it is, in one line.
         arguments: names and defaults of what it may be told.
         takes_encoder: whether `spec.encoder` is read.
+        label_arguments: those that hold labels, for which a recipe may give names of classes.
     """
 
     build: Callable[[ModelSpec], SegmentationModel]
@@ -264,6 +300,7 @@ class ModelEntry:
     line: str
     arguments: Mapping[str, Any]
     takes_encoder: bool
+    label_arguments: tuple[str, ...] = ()
 
 
 def _reflected(side: int, before: int, after: int, *, device: torch.device) -> Tensor:

@@ -1,101 +1,62 @@
 """U-Net: Ronneberger, Fischer, Brox 2015, https://arxiv.org/abs/1505.04597; without an encoder from elsewhere.
 
-Level l (0 is the finest) has width * 2^l channels at 1 / 2^l of the size. The way down ends in the coarsest level; the
-way up doubles the size, joins the skip of the same level and convolves twice. The paper's own network is
-`width=64, norm="none", padding="valid"`; batch norm and padded convolutions are what later work settled on.
+The way down ends in the coarsest level; the way up doubles the size, joins the skip of the same level and convolves
+twice. What it may be told stands in `unet_switches.py`; the presets differ in nothing else:
 
-Every valid convolution takes a pixel off each side. With L = depth - 1 halvings and a coarsest input of b pixels, the
-input has 2^L b + 4 (2^L - 1) pixels and the output 2^L (b - 4) - 4 (2^L - 1): 572 and 388 in the paper.
+    unet               padded convolutions and batch norm, which later work settled on
+    unet_valid         the paper's own network
+    unet_separable     depthwise separable convolutions (Chollet 2017, https://arxiv.org/abs/1610.02357)
+    unet_vgg16         VGG16 as the way down, randomly initialised (Simonyan 2015, https://arxiv.org/abs/1409.1556)
+    resunet_attention  residual blocks (Zhang 2018, https://arxiv.org/abs/1711.10684), attention gates on the skips
+                       (Oktay 2018, https://arxiv.org/abs/1804.03999), parallel dilated convolutions, instance norm,
+                       dropout
 """
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, Literal, final
+from functools import partial
+from itertools import pairwise
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from segwright.errors import RecipeError, nearest
-from segwright.models.blocks import (
-    ACTIVATIONS,
-    NORMS,
-    ActivationName,
-    BilinearUp,
-    DoubleConvolution,
-    NormName,
-    PaddingName,
-    center_crop,
-    initialize,
-)
-from segwright.models.segmenter import InputSize, ModelSpec, SegmentationModel
+from segwright.models.attention import AttentionGate, SqueezeExcitation
+from segwright.models.blocks import BilinearUp, ConvolutionBlock, ResidualBlock, center_crop, initialize
+from segwright.models.pyramid import ASPP, ParallelDilation, PyramidPooling
+from segwright.models.segmenter import ModelEntry, ModelSpec, SegmentationModel
+from segwright.models.unet_switches import ARGUMENTS, UNetSwitches, switches_of, unet_input_size
 
-UpName = Literal["transposed", "bilinear"]
-
-_MENUS: dict[str, tuple[str, ...]] = {
-    "norm": tuple(NORMS),
-    "activation": tuple(ACTIVATIONS),
-    "padding": ("same", "valid"),
-    "up": ("transposed", "bilinear"),
-}
-_MOST_LEVELS = 8
+COARSE_RATES = (2, 4, 6)
+"""Dilation at the coarsest level, which is a few pixels wide: the usual rates of 6 to 18 would see padding alone."""
 
 
 @final
 class UNet(nn.Module):
-    """The network: (N, C, H, W) normalised -> (N, K, H, W), or smaller by the margin with valid convolutions."""
+    """The network: (N, C, H, W) normalised -> (N, K, H, W), or smaller by the margin with valid convolutions.
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        *,
-        depth: int = 5,
-        width: int = 32,
-        norm: NormName = "batch",
-        activation: ActivationName = "relu",
-        dropout: float = 0.0,
-        padding: PaddingName = "same",
-        up: UpName = "transposed",
-    ) -> None:
-        """Build the network.
+    Args:
+        in_channels: C.
+        num_classes: K.
+        switches: all that can be chosen.
+    """
 
-        Args:
-            in_channels: C.
-            num_classes: K.
-            depth: levels, the coarsest included.
-            width: channels of the finest level, doubled at each coarser one.
-            norm: after each convolution.
-            activation: after each norm.
-            dropout: probability that a channel of the two coarsest levels is dropped on the way down, as at the end of
-                the paper's contracting path.
-            padding: of the 3x3 convolutions.
-            up: how the size is doubled.
-        """
+    def __init__(self, in_channels: int, num_classes: int, *, switches: UNetSwitches) -> None:
         super().__init__()
-        widths = [width * 2**level for level in range(depth)]
-        self.down = nn.ModuleList(
-            DoubleConvolution(
-                before,
-                after,
-                norm=norm,
-                activation=activation,
-                padding=padding,
-                dropout=dropout if level >= depth - 2 else 0.0,
-            )
-            for level, (before, after) in enumerate(zip([in_channels, *widths], widths, strict=False))
-        )
+        widths = switches.widths
+        finer = list(pairwise(widths))[::-1]
+        self.joined = switches.skips
+        self.down = _way_down(in_channels, switches)
         self.pool = nn.MaxPool2d(2)
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(2 * fine, fine, 2, stride=2) if up == "transposed" else BilinearUp(2 * fine, fine)
-            for fine in reversed(widths[:-1])
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2) if switches.up == "transposed" else BilinearUp(coarse, fine)
+            for fine, coarse in finer
         )
-        self.join = nn.ModuleList(
-            DoubleConvolution(2 * fine, fine, norm=norm, activation=activation, padding=padding)
-            for fine in reversed(widths[:-1])
-        )
-        self.head = nn.Conv2d(width, num_classes, 1)
-        initialize(self, activation=activation)
+        self.join = _way_up(switches)
+        self.head = nn.Conv2d(widths[0], num_classes, 1)
+        self.bottleneck = _bottleneck(widths[-1], switches)
+        self.skips = nn.ModuleList(_skip(fine, coarse, switches) for fine, coarse in finer if switches.skips != "none")
+        initialize(self, activation=switches.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         features = []
@@ -103,56 +64,142 @@ class UNet(nn.Module):
             x = block(x)
             features.append(x)
             x = self.pool(x)
-        x = self.down[-1](x)
-        for up, join in zip(self.up, self.join, strict=True):
-            x = up(x)
-            x = join(torch.cat([center_crop(features.pop(), like=x), x], dim=1))
+        x = self.bottleneck(self.down[-1](x))
+        for place, (up, join) in enumerate(zip(self.up, self.join, strict=True)):
+            x = join(self._with_skip(up(x), features.pop(), coarse=x, place=place))
         logits: Tensor = self.head(x)
         return logits
 
+    def _with_skip(self, x: Tensor, skip: Tensor, *, coarse: Tensor, place: int) -> Tensor:
+        if self.joined == "none":
+            return x
+        refine = self.skips[place]
+        skip = center_crop(skip, like=x)
+        skip = refine(skip, coarse) if isinstance(refine, AttentionGate) else refine(skip)
+        return x + skip if self.joined == "add" else torch.cat([skip, x], dim=1)
 
-ARGUMENTS: dict[str, Any] = {
-    name: parameter.default
-    for name, parameter in inspect.signature(UNet).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+
+def _way_down(in_channels: int, switches: UNetSwitches) -> nn.ModuleList:
+    widths, counts = switches.widths, switches.convolutions_down
+    levels = len(widths)
+    separable = switches.convolution == "separable"
+    blocks = [
+        _block(
+            before,
+            after,
+            switches,
+            convolutions=count,
+            separable=separable,
+            dropout=switches.dropout if level >= levels - 2 else 0.0,
+            place=level,
+        )
+        for level, (before, after, count) in enumerate(zip([in_channels, *widths], widths, counts, strict=False))
+    ]
+    if separable:
+        padding, bias = int(switches.padding == "same"), switches.norm == "none"
+        blocks[0][0] = nn.Conv2d(in_channels, widths[0], 3, padding=padding, bias=bias)
+    return nn.ModuleList(blocks)
+
+
+def _way_up(switches: UNetSwitches) -> nn.ModuleList:
+    widths = switches.widths
+    copies = 1 if switches.skips in ("add", "none") else 2
+    separable = switches.convolution in ("separable", "separable_decoder")
+    return nn.ModuleList(
+        _block(copies * fine, fine, switches, separable=separable, place=len(widths) + step)
+        for step, fine in enumerate(reversed(widths[:-1]))
+    )
+
+
+def _block(
+    in_channels: int,
+    out_channels: int,
+    switches: UNetSwitches,
+    *,
+    place: int,
+    separable: bool,
+    convolutions: int = 2,
+    dropout: float = 0.0,
+) -> Any:
+    """The block of one level; `place` counts the blocks of both ways, for the probability of being skipped."""
+    make: Any = partial(ConvolutionBlock, separable=separable)
+    if switches.convolution == "residual":
+        blocks = 2 * len(switches.widths) - 1
+        make = partial(ResidualBlock, stochastic_depth=switches.stochastic_depth * (place + 1) / blocks)
+    return make(
+        in_channels,
+        out_channels,
+        norm=switches.norm,
+        activation=switches.activation,
+        padding=switches.padding,
+        convolutions=convolutions,
+        dropout=dropout,
+    )
+
+
+def _skip(fine: int, coarse: int, switches: UNetSwitches) -> nn.Module:
+    """What a skip of `fine` channels goes through before it is joined."""
+    if switches.skips == "residual":
+        return ResidualBlock(fine, fine, norm=switches.norm, activation=switches.activation)
+    if switches.skips == "se":
+        return SqueezeExcitation(fine)
+    if switches.skips == "attention":
+        return AttentionGate(fine, coarse)
+    return nn.Identity()
+
+
+def _bottleneck(channels: int, switches: UNetSwitches) -> nn.Module:
+    norm, activation = switches.norm, switches.activation
+    if switches.bottleneck == "se_dilated":
+        return ParallelDilation(channels, channels, norm=norm, activation=activation)
+    if switches.bottleneck == "aspp":
+        return ASPP(channels, channels, norm=norm, activation=activation, rates=COARSE_RATES)
+    if switches.bottleneck == "ppm":
+        return PyramidPooling(channels, channels, norm=norm, activation=activation)
+    return nn.Identity()
+
+
+def _build(spec: ModelSpec, *, defaults: dict[str, Any]) -> SegmentationModel:
+    switches = switches_of(defaults | spec.arguments)
+    net = UNet(spec.in_channels, spec.num_classes, switches=switches)
+    return SegmentationModel(spec, net, encoder=None, input_size=unet_input_size(switches))
+
+
+def _preset(number: str, line: str, changes: dict[str, Any]) -> ModelEntry:
+    defaults = ARGUMENTS | changes
+    return ModelEntry(
+        build=partial(_build, defaults=defaults),
+        paper=f"https://arxiv.org/abs/{number}",
+        line=line,
+        arguments=defaults,
+        takes_encoder=False,
+    )
+
+
+UNETS: dict[str, ModelEntry] = {
+    "unet": _preset("1505.04597", "plain U-Net from scratch: depth, width, norm, skips and more to choose", {}),
+    "unet_valid": _preset(
+        "1505.04597",
+        "the U-Net of the paper: valid convolutions, cropped skips, no norm; heavy",
+        {"width": 64, "padding": "valid", "norm": "none"},
+    ),
+    "unet_separable": _preset(
+        "1610.02357", "U-Net of separable convolutions: few parameters", {"convolution": "separable"}
+    ),
+    "unet_vgg16": _preset(
+        "1409.1556",
+        "U-Net whose way down is VGG16, from scratch",
+        {"width": (64, 128, 256, 512, 512), "convolutions": (2, 2, 3, 3, 3)},
+    ),
+    "resunet_attention": _preset(
+        "1804.03999",
+        "residual U-Net: attention gates, dilated bottleneck, instance norm, dropout",
+        {
+            "convolution": "residual",
+            "skips": "attention",
+            "bottleneck": "se_dilated",
+            "norm": "instance",
+            "dropout": 0.2,
+        },
+    ),
 }
-
-
-def build_unet(spec: ModelSpec) -> SegmentationModel:
-    """A U-Net with all that stands around it.
-
-    Raises:
-        RecipeError: an argument is out of range.
-    """
-    arguments = {**ARGUMENTS, **spec.arguments}
-    _check(arguments)
-    net = UNet(spec.in_channels, spec.num_classes, **arguments)
-    size = unet_input_size(depth=arguments["depth"], padding=arguments["padding"])
-    return SegmentationModel(spec, net, encoder=None, input_size=size)
-
-
-def unet_input_size(*, depth: int, padding: PaddingName) -> InputSize:
-    """The sides that a U-Net takes; see the file's head for the sums."""
-    stride: int = 2 ** (depth - 1)
-    if padding == "same":
-        return InputSize(stride, minimum=2 * stride)
-    lost = 4 * (stride - 1)
-    # A coarsest input of 8 pixels is the smallest that leaves pixels at every level: 4 in the output.
-    return InputSize(stride, offset=lost % stride, margin=2 * stride + lost, minimum=8 * stride + lost)
-
-
-def _check(arguments: dict[str, Any]) -> None:
-    for name, menu in _MENUS.items():
-        if arguments[name] not in menu:
-            raise RecipeError(f"unet: {name} '{arguments[name]}'", mend=nearest(str(arguments[name]), menu))
-    depth, width, dropout = (arguments[name] for name in ("depth", "width", "dropout"))
-    if not _is_count(depth) or not 1 <= depth <= _MOST_LEVELS:
-        raise RecipeError(f"unet: depth {depth}", mend=f"use 1 to {_MOST_LEVELS} levels")
-    if not _is_count(width) or width < 1:
-        raise RecipeError(f"unet: width {width}", mend="use at least one channel")
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise RecipeError(f"unet: dropout {dropout}", mend="use a number from 0 to below 1")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

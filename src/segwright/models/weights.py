@@ -1,25 +1,18 @@
 """Weights for an encoder, from a file or from the library that owns them; loaded in full or refused.
 
-A file fits when at least 90 % of the encoder's tensors are found in it by name and shape. Names may carry the prefixes
-that training frameworks put before them (`module.`, `model.encoder.` and the like). Files hold tensors only:
-safetensors, or torch files read with `weights_only=True`.
-
-A first convolution that was trained for C0 channels is adapted to C as segmentation_models_pytorch does it: summed over
-channels for C = 1; else the channels are repeated in turn and scaled by C0 / C, so that activations keep their size.
+A file fits when at least 90 % of the encoder's tensors are found in it by name and shape; `weight_files.py` reads it
+and knows the names that it may use. Files hold tensors only: safetensors, or torch files read with `weights_only=True`.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import socket
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -28,19 +21,18 @@ import huggingface_hub.constants
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from segwright.errors import WeightsError, nearest
+from segwright.models.branches import branches_of
 from segwright.models.library import LIBRARY, TIMM, build_encoder, build_network
 from segwright.models.segmenter import ModelSpec, SegmentationModel
+from segwright.models.weight_files import first_convolution, matched, miss, read_weights
 
 ENOUGH = 0.9
 """Share of the encoder's tensors that a file must hold."""
 
 _FILE_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-_PREFIXES = ("module.", "model.", "net.", "encoder.", "backbone.")
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "encoder", "teacher")
 _LICENCES = {
     "mit_b": "NVIDIA Source Code License for SegFormer: research and evaluation only, no commercial use",
 }
@@ -68,9 +60,16 @@ class WeightsReport:
     unexpected: list[str]
     licence: str
 
+    def __str__(self) -> str:
+        lacking = f"; it lacks {_some(self.missing)}" if self.missing else ""
+        over = f"; left over: {_some(self.unexpected)}" if self.unexpected else ""
+        return f"{self.matched} tensors from {self.source}{lacking}{over}"
+
 
 def load_encoder_weights(model: SegmentationModel, weights: str, *, offline: bool | None = None) -> WeightsReport:
     """Set the weights of a model's encoder; its normalisation is left to the caller.
+
+    In a model of two branches, named weights are those of every branch that has an encoder.
 
     Args:
         model: with an encoder.
@@ -83,6 +82,8 @@ def load_encoder_weights(model: SegmentationModel, weights: str, *, offline: boo
     if model.encoder is None:
         problem = f"weights '{weights}' for model '{model.spec.name}', which has no encoder"
         raise WeightsError(problem, mend="set model.weights to none")
+    if (branches := branches_of(model)) is not None:
+        return _into_branches(model, branches, weights, offline=offline)
     if weights.endswith(_FILE_ENDINGS) or Path(weights).exists():
         return _from_file(model, model.encoder, Path(weights))
     known = known_weights(str(model.spec.encoder))
@@ -95,6 +96,27 @@ def load_encoder_weights(model: SegmentationModel, weights: str, *, offline: boo
     return _from_library(model, model.encoder, weights, offline=offline)
 
 
+def _into_branches(
+    model: SegmentationModel, branches: Sequence[SegmentationModel], weights: str, *, offline: bool | None
+) -> WeightsReport:
+    """Named weights for each branch with an encoder; what they normalise with differs, so that is measured."""
+    loadable = [branch for branch in branches if branch.encoder is not None]
+    if not loadable or weights.endswith(_FILE_ENDINGS):
+        what = "of which no branch has an encoder" if not loadable else "which has two branches"
+        problem = f"weights '{weights}' for model '{model.spec.name}', {what}"
+        raise WeightsError(problem, mend="set model.weights to none, or start from two runs with model.branches")
+    reports = [load_encoder_weights(branch, weights, offline=offline) for branch in loadable]
+    return WeightsReport(
+        source=" and ".join(report.source for report in reports),
+        mean=None,
+        std=None,
+        matched=sum(report.matched for report in reports),
+        missing=[name for report in reports for name in report.missing],
+        unexpected=[name for report in reports for name in report.unexpected],
+        licence="; ".join(dict.fromkeys(report.licence for report in reports)),
+    )
+
+
 def known_weights(encoder: str) -> tuple[str, ...]:
     """Names of the weights that the library can fetch for an encoder."""
     if encoder.startswith(TIMM):
@@ -102,25 +124,13 @@ def known_weights(encoder: str) -> tuple[str, ...]:
     return tuple(smp.encoders.encoders[encoder]["pretrained_settings"])
 
 
-def adapt_first_convolution(weight: Tensor, *, in_channels: int) -> Tensor:
-    """A (O, C0, h, w) kernel for C channels; see the file's head.
-
-    >>> adapt_first_convolution(torch.ones(1, 3, 1, 1), in_channels=1).item()
-    3.0
-    """
-    trained = weight.shape[1]
-    if in_channels == 1:
-        return weight.sum(1, keepdim=True)
-    return weight[:, torch.arange(in_channels) % trained] * (trained / in_channels)
-
-
 def _from_file(model: SegmentationModel, encoder: nn.Module, path: Path) -> WeightsReport:
-    state, notes = _read(path)
+    state, notes = read_weights(path)
     wanted = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
-    found, unexpected = _matched(state, wanted, first=_first_convolution(encoder, model.spec.in_channels))
+    found, unexpected = matched(state, wanted, first=first_convolution(encoder, model.spec.in_channels))
     missing = [name for name in wanted if name not in found]
     if len(found) < ENOUGH * len(wanted):
-        shown = ", ".join(_miss(name, state, wanted) for name in missing[:3])
+        shown = ", ".join(miss(name, state, wanted) for name in missing[:3])
         problem = f"fits {len(found)} of {len(wanted)} tensors of encoder '{model.spec.encoder}': {shown}"
         raise WeightsError(problem, mend="give weights of this encoder, or name the encoder they are of", file=path)
     _copy(found, encoder, source=str(path))
@@ -131,90 +141,8 @@ def _from_file(model: SegmentationModel, encoder: nn.Module, path: Path) -> Weig
         matched=len(found),
         missing=missing,
         unexpected=unexpected,
-        licence=notes.get("licence") or notes.get("license") or notes.get("source") or _NOT_STATED,
+        licence=notes.get("licence") or notes.get("license") or notes.get("source") or _of_file(model.spec),
     )
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and notes of a weights file."""
-    if not path.is_file():
-        raise WeightsError("is missing", mend="check model.weights: a file, 'imagenet', 'auto' or 'none'", file=path)
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as reader:
-                names = reader.keys()
-                return {name: reader.get_tensor(name) for name in names}, dict(reader.metadata() or {})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the pickle protocol of a file that is then refused
-            tree: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        problem = "holds more than tensors, so reading it could run foreign code"
-        raise WeightsError(problem, mend="save its state_dict, best as .safetensors", file=path) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"cannot be read ({error})", mend="copy or download it again", file=path) from error
-    state = _tensors(tree)
-    if not state:
-        raise WeightsError("holds no tensors by name", mend="save a state_dict", file=path)
-    return state, {}
-
-
-def _tensors(tree: Any) -> dict[str, Tensor]:
-    """The tensors by name of a checkpoint, which often stand a level or two down."""
-    if not isinstance(tree, dict):
-        return {}
-    for key in _WRAPPERS:
-        if isinstance(tree.get(key), dict):
-            return _tensors(tree[key])
-    return {str(name): value for name, value in tree.items() if isinstance(value, Tensor)}
-
-
-def _matched(
-    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, first: str | None
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The best of all readings of the file's names: tensors by the encoder's names, and names left over."""
-    best: dict[str, Tensor] = {}
-    taken: set[str] = set()
-    # Encoders of timm stand in the library below 'model.', in files of timm they do not.
-    for strip, add in itertools.product(_prefixes(state), ("", "model.")):
-        names = {add + name.removeprefix(strip): name for name in state if name.startswith(strip)}
-        found = {}
-        for name, value in wanted.items():
-            if name in names and (fitted := _fitted(state[names[name]], value, adaptable=name == first)) is not None:
-                found[name] = fitted
-        if len(found) > len(best):
-            best, taken = found, {names[name] for name in found}
-    return best, [name for name in state if name not in taken and not name.endswith("num_batches_tracked")]
-
-
-def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
-    """Every chain of known prefixes that some name starts with, such as '', 'module.' and 'module.encoder.'."""
-    pattern = re.compile("(?:" + "|".join(map(re.escape, _PREFIXES)) + ")*")
-    chains = {match.group() for name in state if (match := pattern.match(name))}
-    parts = {tuple(re.findall(r"[^.]+\.", chain)) for chain in chains}
-    return sorted({"".join(chain[:length]) for chain in parts for length in range(len(chain) + 1)}, key=len)
-
-
-def _fitted(value: Tensor, wanted: Tensor, *, adaptable: bool) -> Tensor | None:
-    if value.shape == wanted.shape:
-        return value
-    same_but_channels = value.ndim == 4 and value.shape[0] == wanted.shape[0] and value.shape[2:] == wanted.shape[2:]
-    if adaptable and same_but_channels:
-        return adapt_first_convolution(value, in_channels=wanted.shape[1])
-    return None
-
-
-def _first_convolution(encoder: nn.Module, in_channels: int) -> str | None:
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.Conv2d) and module.in_channels == in_channels:
-            return f"{name}.weight"
-    return None
-
-
-def _miss(name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    other = next((value for key, value in state.items() if key == name or key.endswith("." + name)), None)
-    if other is None:
-        return f"'{name}' is not there"
-    return f"'{name}' has shape {tuple(other.shape)} for {tuple(wanted[name].shape)}"
 
 
 def _copy(found: Mapping[str, Tensor], encoder: nn.Module, *, source: str) -> None:
@@ -240,7 +168,9 @@ def _from_library(model: SegmentationModel, encoder: nn.Module, weights: str, *,
             problem = f"weights '{weights}' of encoder '{name}' are not in the local cache, and downloads are off"
             raise WeightsError(problem, mend=_WITHOUT_NETWORK) from error
         loaded, settings = _download(model, weights)
-    state = loaded.state_dict()
+    # An architecture may have taken out stages that it does not read.
+    wanted = encoder.state_dict()
+    state = {name: value for name, value in loaded.state_dict().items() if name in wanted}
     _copy(state, encoder, source=f"{weights} of {name}")
     mean, std = (_cycled(settings[key], channels=spec.in_channels) for key in ("mean", "std"))
     full = float(settings["input_range"][-1])
@@ -310,6 +240,16 @@ def _owner(encoder: str, weights: str) -> str:
         return f"timm/{encoder.removeprefix(TIMM)}"
     settings = smp.encoders.encoders[encoder]["pretrained_settings"][weights]
     return f"{settings['repo_id']} at {settings['revision'][:7]}"
+
+
+def _of_file(spec: ModelSpec) -> str:
+    """A file that says nothing may still hold weights whose owner does."""
+    usual = [licence for prefix, licence in _LICENCES.items() if str(spec.encoder).startswith(prefix)]
+    return _NOT_STATED + (f"; the usual weights of {spec.encoder}: {usual[0]}" if usual else "")
+
+
+def _some(names: Sequence[str], *, most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _licence(encoder: str) -> str:

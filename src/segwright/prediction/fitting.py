@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Shaped
 from PIL import Image
 
+from segwright.augment.matching import LEVELS, Matching, ToneArray
 from segwright.data.tiles import TILE_PX, is_large
-from segwright.errors import DataError
+from segwright.errors import DataError, RecipeError, RunError
 from segwright.files import read_image
 from segwright.models import ModelSpec
 from segwright.types import ImageArray
@@ -93,6 +96,28 @@ def _fit_depth(image: ImageArray, *, scale: float) -> ImageArray:
         return image.astype(np.float32)
     mend = f"give the values in the range and type of the training images ({wanted})"
     raise DataError(f"the image holds {image.dtype}, the model was trained on {wanted}", mend=mend)
+
+
+def reference_in(info: Mapping[str, Any], *, match: Matching) -> ToneArray | None:
+    """The tones of the images that a bundle's model was trained on; None where nothing is to be matched.
+
+    Raises:
+        RecipeError: the bundle keeps none.
+        RunError: they are damaged.
+    """
+    if match == "none":
+        return None
+    told = (info.get("input") or {}).get("tones")
+    if told is None:
+        problem = "the model keeps no tones of its training images, so there is nothing to match"
+        raise RecipeError(problem, mend="leave match out, or train again with this segwright")
+    try:
+        tones = np.asarray(told, dtype=np.float32)
+    except (TypeError, ValueError):
+        tones = np.zeros(0, dtype=np.float32)
+    if tones.ndim != 2 or tones.shape[1] != LEVELS or not np.isfinite(tones).all():
+        raise RunError("the tones in bundle.json are damaged", mend="copy the bundle again")
+    return tones
 
 
 def scale_down(image: Shaped[np.ndarray, "C H0 W0"], *, longer_side_px: int | None) -> ImageArray:

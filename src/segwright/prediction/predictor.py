@@ -18,12 +18,13 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from segwright.augment.matching import Matching, matched
 from segwright.bundle import Bundle, load_bundle
 from segwright.data.tiles import TILE_PX, check_tile, is_large
 from segwright.errors import DataError, RecipeError
 from segwright.hardware import PrecisionChoice, autocast, choose_device, choose_precision, is_out_of_memory
 from segwright.metrics import count_labels
-from segwright.prediction.fitting import AnyImage, as_image, fit, scale_down
+from segwright.prediction.fitting import AnyImage, as_image, fit, reference_in, scale_down
 from segwright.prediction.labelling import label_large
 from segwright.types import ImageArray
 
@@ -62,9 +63,11 @@ class Predictor:
         batch_size: the most images that go through the network at once.
         tile_px: images of more than `data.tiles.LARGE_IMAGE_PX` pixels are labelled in overlapping tiles of this side;
             None labels them whole.
+        match: bring the tones of every image to those of the training images first (see `segwright.augment.matching`):
+            by mean and deviation, or by the whole histogram. Of a large image this makes a copy.
 
     Raises:
-        RecipeError: the device is not there, or batches or tiles are too small.
+        RecipeError: the device is not there, batches or tiles are too small, or the bundle keeps no tones to match.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Predictor:
         precision: PrecisionChoice = "auto",
         batch_size: int = 8,
         tile_px: int | None = TILE_PX,
+        match: Matching = "none",
     ) -> None:
         if batch_size < 1:
             raise RecipeError(f"a batch of {batch_size} images", mend="use 1 or more")
@@ -86,6 +90,8 @@ class Predictor:
         self.batch_size = batch_size
         self.tile_px = tile_px
         self.model = bundle.model.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._match: Matching = match
+        self._reference = reference_in(bundle.info, match=match)
         self._working_size_px: int | None = (bundle.info.get("input") or {}).get("working_size_px")
 
     def predict(self, image: AnyImage, *, probs: bool = False) -> Prediction:
@@ -113,7 +119,7 @@ class Predictor:
             if large:
                 yield self._large(array, probs=probs)
                 continue
-            window.append(fit(array, self.model.spec))
+            window.append(self._matched(fit(array, self.model.spec)))
             pixels += _area(array)
         if window:
             yield from self._window(window, probs=probs)
@@ -132,6 +138,8 @@ class Predictor:
 
     def _large(self, image: ImageArray, *, probs: bool) -> Prediction:
         assert self.tile_px is not None, "without tiles, no image is large"
+        if self._reference is not None:
+            image = self._matched(fit(image, self.model.spec))
         mask, values = label_large(
             lambda: image,
             spec=self.model.spec,
@@ -142,6 +150,9 @@ class Predictor:
             probs=probs,
         )
         return self._prediction(mask, values)
+
+    def _matched(self, image: ImageArray) -> ImageArray:
+        return image if self._reference is None else matched(image, self._reference, how=self._match)
 
     def _batch(self, images: Sequence[OfAnySize], *, probs: bool) -> list[Prediction]:
         height, width = images[0].shape[1:]
@@ -188,14 +199,18 @@ def load(
     precision: PrecisionChoice = "auto",
     batch_size: int = 8,
     tile_px: int | None = TILE_PX,
+    match: Matching = "none",
 ) -> Predictor:
     """The predictor of a bundle or of a run.
 
     Raises:
         RunError: there is no bundle, or it is damaged.
         WeightsError: its weights do not fit.
+        RecipeError: as for `Predictor`.
     """
-    return Predictor(load_bundle(path), device=device, precision=precision, batch_size=batch_size, tile_px=tile_px)
+    return Predictor(
+        load_bundle(path), device=device, precision=precision, batch_size=batch_size, tile_px=tile_px, match=match
+    )
 
 
 def _area(image: ImageArray) -> int:

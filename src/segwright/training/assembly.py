@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from segwright.bundle import load_bundle
-from segwright.data.loader import EvalLoader, TrainLoader
+from segwright.data.eval_loader import EvalLoader
+from segwright.data.loader import TrainLoader
+from segwright.data.objects import find_objects
 from segwright.data.prefetch import PrefetchLoader
-from segwright.errors import WeightsError
-from segwright.losses import build_loss
+from segwright.data.tones import tones_below
+from segwright.errors import RecipeError, WeightsError
+from segwright.losses import WeightedLoss, build_loss
+from segwright.losses.heads import HeadsLoss
 from segwright.models import (
+    MODELS,
     ModelSpec,
     SegmentationModel,
     WeightsReport,
     build_model,
-    freeze_encoder,
+    freeze_statistics,
     load_encoder_weights,
+    train_only,
+    unfreeze,
 )
+from segwright.models.initialization import draw_weights
+from segwright.models.regularization import DropoutSchedule, set_dropout, set_stochastic_depth
 from segwright.models.weights import load_matching
 from segwright.optim import OptimizerSettings, Plateau, Shape
 from segwright.recipe import ModelRecipe, Recipe
 from segwright.training import preflight
+from segwright.training.averaging import Averaging
 from segwright.training.budget import Budget
+from segwright.training.joining import load_branches, with_branches
 from segwright.training.module import SegmentationModule
 from segwright.training.preparation import Prepared
+from segwright.training.unfreezing import freeze, thaw_of
+from segwright.types import ClassSet, Head
 
 
 @dataclass(frozen=True)
@@ -42,22 +56,30 @@ class Start:
         recipe: with everything settled that was left open.
         report: what was loaded into the encoder; None where nothing was.
         note: where the weights come from, in words.
+        licences: of the weights of its branches.
     """
 
     model: SegmentationModel
     recipe: Recipe
     report: WeightsReport | None
     note: str
+    licences: tuple[str, ...] = ()
 
 
 def with_architecture(recipe: Recipe, start_from: Path | None) -> Recipe:
-    """The recipe with the architecture and normalisation of the model that is fine-tuned, where there is one."""
+    """The recipe with the architecture and normalisation of the model that is fine-tuned, where there is one.
+
+    Raises:
+        RecipeError: it starts from two branches, and these or `start_from` do not go with that.
+    """
     if start_from is None:
-        return recipe
+        return recipe if recipe.model.branches is None else with_branches(recipe)
+    if recipe.model.branches is not None:
+        raise RecipeError(f"model.branches and --from {start_from}", mend="start from one or the other")
     spec = load_bundle(start_from).model.spec
     architecture = {
         "name": spec.name, "encoder": spec.encoder, "arguments": dict(spec.arguments),
-        "mean": spec.mean, "std": spec.std, "weights": "none",
+        "mean": spec.mean, "std": spec.std, "weights": "none", "initialization": "default",
     }  # fmt: skip
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=architecture)})
 
@@ -80,29 +102,49 @@ def start_of(recipe: Recipe, images: Prepared, *, start_from: Path | None, resum
     mean, std = preflight.normalization(asked, of_weights=(None, None), pack=train)
     model = build_model(_spec(asked, images, mean=mean, std=std))
     report, note = None, "as it was left"
+    licences: tuple[str, ...] = ()
     if start_from is not None:
         given = load_bundle(start_from)
         if given.classes.num_classes == images.classes.num_classes:
             images.source.require_classes(given.classes.names)
         fresh = load_matching(model, given.model)
         note = f"weights of {start_from}" + (f", but fresh {', '.join(fresh)}" if fresh else "")
+    elif asked.branches is not None and not resumed:
+        note, licences = load_branches(model, asked.branches, images=images)
     elif not resumed:
         report, note = _load_weights(model, asked)
+        loaded_part = None if report is None else model.encoder
+        if draw_weights(model, asked.initialization, seed=recipe.training.seed, keep=loaded_part):
+            note += f", {asked.initialization} initialisation" + (" of the rest" if report is not None else "")
     # The weights' own normalisation is of 8-bit pictures; other ranges are measured.
     if report is not None and report.mean is not None and report.std is not None and images.pack.dtype == np.uint8:
         mean, std = preflight.normalization(asked, of_weights=(report.mean, report.std), pack=train)
         model.set_normalization(mean=mean, std=std)
-    loaded = resumed or start_from is not None or report is not None
+    loaded = resumed or start_from is not None or asked.branches is not None or report is not None
     preflight.check_frozen(asked, loaded=loaded, model=model)
-    if asked.freeze_encoder:
-        freeze_encoder(model, depth=None if asked.freeze_encoder is True else asked.freeze_encoder)
+    _regularize(model, asked)
+    _freeze(model, asked)
+    if recipe.training.trainable:
+        train_only(model, recipe.training.trainable)
     preflight.one_try(model, crop_px=crop_px)
     weights = asked.weights if asked.weights != "auto" else "none" if report is None else "imagenet"
     settled = {
         "model": asked.model_copy(update={"mean": mean, "std": std, "weights": weights}),
         "augment": recipe.augment.model_copy(update={"crop_px": crop_px}),
     }
-    return Start(model, recipe.model_copy(update=settled), report, note)
+    return Start(model, recipe.model_copy(update=settled), report, note, licences)
+
+
+def _freeze(model: SegmentationModel, asked: ModelRecipe) -> None:
+    """What never learns stands still from now on; what learns later is only tried: the optimiser must know it."""
+    if asked.freeze_statistics:
+        freeze_statistics(model)
+    thaw = thaw_of(asked)
+    if thaw is None:
+        return
+    stopped = freeze(model, thaw)
+    if thaw.at is not None:
+        unfreeze(model, stopped, statistics=thaw.statistics is True)
 
 
 def _spec(asked: ModelRecipe, images: Prepared, *, mean: tuple[float, ...], std: tuple[float, ...]) -> ModelSpec:
@@ -111,12 +153,43 @@ def _spec(asked: ModelRecipe, images: Prepared, *, mean: tuple[float, ...], std:
         in_channels=images.pack.channels,
         num_classes=images.classes.num_classes,
         encoder=asked.encoder,
-        arguments=dict(asked.arguments),
+        arguments=_with_labels(asked, images.classes),
         mean=mean,
         std=std,
         scale=preflight.FULL_SCALE[str(images.pack.dtype)],
         never_predict=images.classes.never_predict,
     )
+
+
+def _regularize(model: SegmentationModel, asked: ModelRecipe) -> None:
+    """Dropout and stochastic depth as asked.
+
+    Raises:
+        RecipeError: the model has nothing that could be left out, or it stands still.
+    """
+    if asked.dropout is not None:
+        set_dropout(model, asked.dropout)
+    if asked.stochastic_depth is not None:
+        thaw = thaw_of(asked)
+        if asked.stochastic_depth > 0 and thaw is not None and thaw.depth is None and thaw.at is None:
+            raise RecipeError(
+                "'model.stochastic_depth' with a frozen encoder, of which nothing is left out",
+                mend="leave one of the two out, or freeze a part of the encoder",
+            )
+        set_stochastic_depth(model, asked.stochastic_depth)
+
+
+def _with_labels(asked: ModelRecipe, classes: ClassSet) -> dict[str, Any]:
+    """The model's arguments with labels in place of names of classes."""
+    arguments = dict(asked.arguments)
+    of_labels = MODELS[asked.name].label_arguments if asked.name in MODELS else ()
+    for key in {*arguments} & {*of_labels}:
+        value = arguments[key]
+        if isinstance(value, str):
+            arguments[key] = classes.index(value)
+        elif isinstance(value, list | tuple):
+            arguments[key] = [classes.index(one) if isinstance(one, str) else one for one in value]
+    return arguments
 
 
 def _load_weights(model: SegmentationModel, asked: ModelRecipe) -> tuple[WeightsReport | None, str]:
@@ -129,7 +202,7 @@ def _load_weights(model: SegmentationModel, asked: ModelRecipe) -> tuple[Weights
         if asked.weights != "auto":
             raise
         return None, f"from scratch, since {error.problem}"
-    return report, f"{report.matched} tensors from {report.source}"
+    return report, str(report)
 
 
 def loaders_of(
@@ -142,12 +215,13 @@ def loaders_of(
         pack,
         rows,
         batch_size=recipe.training.batch_size,
-        policy=preflight.policy_of(recipe.augment, channels=pack.channels),
+        policy=preflight.policy_of(recipe.augment, channels=pack.channels, tones=_tones(recipe, images)),
         crop_px=recipe.augment.crop_px,
         weights=preflight.draw_weights(recipe.sampling, classes=images.classes, class_pixels=pack.class_pixels[rows]),
         seed=recipe.training.seed,
         device=device,
-    ).share(share[0], of=share[1])
+    )
+    loader = _with_rare_objects(loader, recipe, images).share(share[0], of=share[1])
     # A GPU must not wait for the CPU to augment; a CPU has no core to spare for working ahead.
     ahead = device.type != "cpu" and not loader.keeps_images_on_device
     labelled = images.indices("val")
@@ -156,34 +230,96 @@ def loaders_of(
     return PrefetchLoader(loader) if ahead else loader, validation.share(share[0], of=share[1])
 
 
+def _tones(recipe: Recipe, images: Prepared) -> np.ndarray | None:
+    """The tones of the pictures that training images are matched to, where there are any."""
+    if recipe.augment.match_to is None:
+        return None
+    pack = images.pack
+    return tones_below(Path(recipe.augment.match_to), channels=pack.channels, dtype=pack.dtype.name)
+
+
+def _with_rare_objects(loader: TrainLoader, recipe: Recipe, images: Prepared) -> TrainLoader:
+    """The loader with crops on rare objects and with mixing, as asked."""
+    rows, sampling = images.indices("train"), recipe.sampling
+    pixels = images.pack.class_pixels[rows]
+    mixing = preflight.mix_policy_of(recipe.mix, classes=images.classes, class_pixels=pixels)
+    if sampling.crop_on_rare > 0:
+        rare = preflight.rare_labels(
+            sampling.rare_classes, key="sampling.rare_classes", classes=images.classes, class_pixels=pixels
+        )
+        objects = find_objects(images.pack, rows, labels=rare, least_px=1)
+        loader = loader.centred_on(objects, share=sampling.crop_on_rare)
+    if mixing.copy_paste > 0:
+        return loader.mixed(mixing, objects=find_objects(images.pack, rows, labels=mixing.paste_labels))
+    return loader.mixed(mixing) if mixing.blends_images else loader
+
+
 def module_of(
     recipe: Recipe, images: Prepared, model: SegmentationModel, *, budget: Budget, say: Callable[[str], None]
 ) -> SegmentationModule:
     """The model with its loss, optimiser and schedule; `say` is told when the memory is too small for a batch."""
-    rows = images.indices("train")
-    loss = build_loss(
-        recipe.loss.formula,
-        num_classes=images.classes.num_classes,
-        class_weights=preflight.loss_weights(
-            recipe.loss, classes=images.classes, class_pixels=images.pack.class_pixels[rows]
-        ),
-        weighted_in=recipe.loss.weighted_in,
-        ignore_in_loss=images.classes.ignore_in_loss,
-        label_smoothing=recipe.loss.label_smoothing,
-    )
-    optimizer, schedule = recipe.optimizer, recipe.schedule
+    loss = _loss_of(recipe, images, heads=model.heads)
+    optimizer = recipe.optimizer
     model = model.to(memory_format=torch.channels_last)
     return SegmentationModule(
         model,
         loss=loss,
         budget=budget,
         optimizer=OptimizerSettings(**optimizer.model_dump(exclude={"gradient_clip"})),
-        schedule=(schedule.name, Shape(**schedule.model_dump(exclude={"name", "patience"}))),
+        schedule=(recipe.schedule.name, _shape(recipe)),
         plateau=_plateau(recipe),
-        ema=recipe.training.ema,
+        averaging=averaging_of(recipe),
+        followers=[DropoutSchedule(model, recipe.model.dropout_schedule).follow],
         compiled=_compiles(recipe),
         say=say,
     )
+
+
+def _loss_of(recipe: Recipe, images: Prepared, *, heads: Sequence[Head]) -> WeightedLoss | HeadsLoss:
+    """The loss of the classes, or that of every head of a network with several."""
+    asked, classes = recipe.loss, images.classes
+    pixels = images.pack.class_pixels[images.indices("train")]
+    weights = preflight.loss_weights(asked, classes=classes, class_pixels=pixels)
+
+    def loss_of(num_classes: int) -> WeightedLoss:
+        own = num_classes in (0, classes.num_classes)
+        return build_loss(
+            asked.formula,
+            num_classes=num_classes or classes.num_classes,
+            class_weights=weights if own else None,
+            weighted_in=asked.weighted_in,
+            ignore_in_loss=classes.ignore_in_loss if own else (),
+            label_smoothing=asked.label_smoothing,
+        )
+
+    if not heads:
+        if asked.heads:
+            problem = f"loss.heads {', '.join(asked.heads)}: model '{recipe.model.name}' has one head alone"
+            raise RecipeError(problem, mend="leave loss.heads out")
+        return loss_of(0)
+    losses = [loss_of(head.num_classes if head.labels or head.whole is not None else 0) for head in heads]
+    return HeadsLoss(heads, losses, taught=asked.heads, ignored=classes.ignore_in_loss)
+
+
+def averaging_of(recipe: Recipe) -> Averaging:
+    """Which average of the weights is validated and kept: one of equal parts takes the place of the moving one.
+
+    Raises:
+        RecipeError: cycles are to be averaged of a schedule that has none.
+    """
+    asked, schedule = recipe.training, recipe.schedule
+    if asked.average_cycles:
+        if schedule.name != "restarts":
+            problem = f"'training.average_cycles' with schedule '{schedule.name}', which has no cycles"
+            raise RecipeError(problem, mend="set schedule.name=restarts, or average with training.swa")
+        return Averaging("cycles", ends=_shape(recipe).cycle_ends())
+    if asked.swa > 0:
+        return Averaging("tail", share=asked.swa)
+    return Averaging("moving", decay=asked.ema) if asked.ema > 0 else Averaging("none")
+
+
+def _shape(recipe: Recipe) -> Shape:
+    return Shape(**recipe.schedule.model_dump(exclude={"name", "patience"}))
 
 
 def _plateau(recipe: Recipe) -> Plateau | None:

@@ -8,16 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from segwright.bundle import INDEX_FILE, load_bundle, save_bundle
 from segwright.data.card import write_card
 from segwright.data.splits import write_split
+from segwright.data.tones import pack_reference
 from segwright.errors import OutputError, RunError
 from segwright.files import read_json, sync_folder, write_json
 from segwright.hardware import describe
 from segwright.recipe import Recipe, budget_text, write_recipe
-from segwright.training.assembly import Start
+from segwright.training.assembly import Start, averaging_of
 from segwright.training.module import SegmentationModule
 from segwright.training.preparation import Prepared
 from segwright.training.resuming import write_images
@@ -74,6 +76,7 @@ def _write_files(run: Path, start: Start, images: Prepared, *, device: torch.dev
         "start_from": None if start_from is None else str(start_from.resolve()),
         "weights": report
         and {"source": report.source, "matched": report.matched, "missing": report.missing, "licence": report.licence},
+        "licences_of_branches": list(start.licences),
     }
     write_json(run / "environment.json", {**facts, **describe(device)})
 
@@ -104,6 +107,7 @@ def opening(start: Start, images: Prepared, *, where: str) -> list[str]:
         f"classes  {', '.join(images.classes.names)}",
         f"model    {name}, {millions:.2f} M parameters, {start.note}",
         *([f"licence  of the weights: {start.report.licence}"] if start.report is not None else []),
+        f"average  {averaging_of(recipe)}",
         f"budget   {budget_text(recipe.training)}, batches of {recipe.training.batch_size} on {where}",
     ]
     return [*lines, *(f"note     {note}" for note in (*images.source.notes, *images.pack.notes, *images.notes))]
@@ -132,9 +136,11 @@ def saver(
     facts = read_json(run / "environment.json")
     weights = facts["weights"]
     licences = [] if weights is None else [f"{weights['source']}: {weights['licence']}"]
+    licences += facts.get("licences_of_branches", [])
     if facts["start_from"] is not None:
         licences += load_bundle(Path(facts["start_from"])).info["licences"]
     standing = _score_of(run / "bundle") if keep_better else None
+    tones = np.round(pack_reference(images.pack, images.indices("train")), _DIGITS[images.pack.dtype.kind]).tolist()
 
     def save(row: dict[str, Any]) -> None:
         if standing is not None and row["val_miou"] <= standing:
@@ -144,7 +150,7 @@ def saver(
             "definition": _definition(images.classes),
             "calibration": None,
             "epoch": row["epoch"],
-            "input": {"working_size_px": recipe.data.working_size_px},
+            "input": {"working_size_px": recipe.data.working_size_px, "tones": tones},
             "trained_on": {
                 "path": recipe.data.path,
                 "digest": images.pack.digest,
@@ -156,6 +162,10 @@ def saver(
         save_bundle(run / "bundle", module.best, classes=images.classes, info=info)
 
     return save
+
+
+_DIGITS = {"u": 2, "f": 6}
+"""Digits of the tones that are kept: bytes need few, floats may be shares."""
 
 
 def _score_of(bundle: Path) -> float | None:

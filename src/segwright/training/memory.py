@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, final
 
@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segwright.errors import TrainingError
 from segwright.hardware import give_back_freed_memory, is_out_of_memory
-from segwright.types import Images, Logits
+from segwright.types import Images, Logits, Masks
 
 SMALLER = (
     "set a smaller augment.crop_px or data.working_size_px, a smaller model or encoder, or training.precision=bf16"
@@ -33,25 +33,40 @@ SMALLER = (
 """What helps where the memory is not enough even for one image."""
 
 
-def in_pieces(model: nn.Module, images: Images, *, at_once: int | None) -> Logits:
+def in_pieces(
+    model: nn.Module, images: Images, masks: Masks | None = None, *, at_once: int | None
+) -> Logits | tuple[Tensor, ...]:
     """Logits of a batch, of which at most `at_once` images go through the network together; None for all.
+
+    A model with several heads gives a tuple of theirs.
 
     Args:
         model: images to logits.
         images: (N, C, H, W).
+        masks: the truth, for models that learn from it; others are not given it.
         at_once: at least 1; pieces are of equal size, or differ by one image.
     """
     if at_once is None or at_once >= len(images):
-        whole: Tensor = model(images)
+        whole: Tensor | tuple[Tensor, ...] = model(images) if masks is None else model(images, masks)
         return whole
-    pieces = images.tensor_split(math.ceil(len(images) / at_once))
+    count = math.ceil(len(images) / at_once)
+    parts: list[tuple[Tensor, ...]] = [(piece,) for piece in images.tensor_split(count)]
+    if masks is not None:
+        parts = list(zip(images.tensor_split(count), masks.tensor_split(count), strict=True))
     if not torch.is_grad_enabled():
-        return torch.cat([model(piece) for piece in pieces])
+        return _joined([model(*part) for part in parts])
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _statistics_untouched(model)
 
-    return torch.cat([checkpoint(model, piece, use_reentrant=False, context_fn=contexts) for piece in pieces])
+    return _joined([checkpoint(model, *part, use_reentrant=False, context_fn=contexts) for part in parts])
+
+
+def _joined(answers: Sequence[Tensor | tuple[Tensor, ...]]) -> Tensor | tuple[Tensor, ...]:
+    """Pieces of a batch as the batch, head by head."""
+    heads = [answer if isinstance(answer, tuple) else (answer,) for answer in answers]
+    joined = tuple(torch.cat(pieces) for pieces in zip(*heads, strict=True))
+    return joined if isinstance(answers[0], tuple) else joined[0]
 
 
 @contextmanager
@@ -92,10 +107,12 @@ class Pieces:
         self._model: nn.Module | None = None
         self.at_once: dict[Work, int | None] = {"training": None, "validation": None}
 
-    def logits(self, work: Work, model: nn.Module, images: Images) -> Logits:
+    def logits(
+        self, work: Work, model: nn.Module, images: Images, masks: Masks | None = None
+    ) -> Logits | tuple[Tensor, ...]:
         """Logits of a batch, in pieces where it has to be."""
         self._images, self._model = len(images), model
-        return in_pieces(model, images, at_once=self.at_once[work])
+        return in_pieces(model, images, masks, at_once=self.at_once[work])
 
     def fit(self, work: Work, task: Callable[[], object], *, bar: Callable[[], str | None] = lambda: None) -> bool:
         """Do a task that calls `logits`; False where the memory was not enough, and smaller pieces are to be tried.

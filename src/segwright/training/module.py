@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from segwright.losses import WeightedLoss
+from segwright.losses.heads import HeadsLoss
 from segwright.metrics import confusion_per_image
 from segwright.models import SegmentationModel
 from segwright.optim import (
@@ -23,7 +24,7 @@ from segwright.optim import (
     parameter_groups,
     schedule_factor,
 )
-from segwright.training.averaging import WeightAverage
+from segwright.training.averaging import Averaging, WeightAverage
 from segwright.training.budget import Budget
 from segwright.training.memory import Pieces
 from segwright.training.processes import ALONE
@@ -39,13 +40,14 @@ class SegmentationModule(pl.LightningModule):
     whole batch.
 
     Args:
-        model: what is trained; takes images as packed, gives (N, K, H, W) logits.
+        model: what is trained; takes images as packed, gives (N, K, H, W) logits, or those of several heads.
         loss: on logits and masks.
         budget: tells the share that is spent, which the learning rate follows.
         optimizer: its name and numbers.
         schedule: name and numbers of the learning rate's way.
         plateau: drops the rate when validation stops rising; None for no such thing.
-        ema: decay of the weight average; 0 for none.
+        averaging: which weights are averaged.
+        followers: told the spent share of the budget before each step.
         compiled: compile the network's forward and backward pass.
         say: told when the images of a batch no longer go through together.
 
@@ -59,19 +61,21 @@ class SegmentationModule(pl.LightningModule):
         self,
         model: SegmentationModel,
         *,
-        loss: WeightedLoss,
+        loss: WeightedLoss | HeadsLoss,
         budget: Budget,
         optimizer: OptimizerSettings,
         schedule: tuple[ScheduleName, Shape],
         plateau: Plateau | None = None,
-        ema: float,
+        averaging: Averaging,
+        followers: Sequence[Callable[[float], None]] = (),
         compiled: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
-        self.average = WeightAverage(model, decay=ema) if ema > 0 else None
+        self.average = None if averaging.name == "none" else WeightAverage(model, rule=averaging)
+        self._followers = tuple(followers)
         self.budget = budget
         # Compiled in place: names of parameters stay as they are.
         if compiled:
@@ -95,20 +99,22 @@ class SegmentationModule(pl.LightningModule):
 
     @property
     def best(self) -> SegmentationModel:
-        """What is validated and kept: the average where there is one."""
-        if self.average is None:
+        """What is validated and kept: the average as soon as there is one."""
+        if self.average is None or not self.average.exists:
             return self.model
         averaged = self.average.model
         assert isinstance(averaged, SegmentationModel)
         return averaged
 
-    def forward(self, images: Tensor) -> Logits:
-        logits: Logits = self.model(images)
+    def forward(self, images: Tensor, masks: Tensor | None = None) -> Logits | tuple[Tensor, ...]:
+        given = (images,) if masks is None else (images, masks)
+        logits: Logits | tuple[Tensor, ...] = self.model(*given)
         return logits
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         assert batch.masks is not None, "training batches are labelled"
-        logits = self.pieces.logits("training", self, batch.images)
+        truth = batch.masks if self.model.takes_masks else None
+        logits = self.pieces.logits("training", self, batch.images, truth)
         loss: Tensor = self.loss(logits, batch.masks, total=self.team.summed if self.team.size > 1 else None)
         self._step_loss = loss.detach()
         return loss
@@ -132,7 +138,9 @@ class SegmentationModule(pl.LightningModule):
         bad = ~torch.isfinite(loss) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, self.global_step + 1)
         if self.average is not None:
-            self.average.update(self.model, step=self.global_step + 1)
+            done = self.global_step + 1
+            progress = 0.0 if self.average.rule.name == "moving" else self._progress(done)
+            self.average.follow(self.model, step=done, progress=progress)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self._updating = True
@@ -152,13 +160,20 @@ class SegmentationModule(pl.LightningModule):
         checkpoint["at_once"] = dict(self.pieces.at_once)
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
+        if self.average is not None:
+            checkpoint["average"] = self.average.numbers()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.pieces.resume(checkpoint.get("at_once", {}))
         if self.plateau is not None and "plateau" in checkpoint:
             self.plateau.load_state_dict(checkpoint["plateau"])
+        if self.average is not None and "average" in checkpoint:
+            self.average.go_on(checkpoint["average"])
 
     def on_validation_epoch_start(self) -> None:
+        if self.average is not None and self.average.rule.name == "cycles" and self.trainer.should_stop:
+            # The clock stops the last cycle a little before its end, to leave time for this validation.
+            self.average.take(self.model, step=self.global_step)
         self.confusion.zero_()
         self.val_loss.zero_()
 
@@ -169,6 +184,7 @@ class SegmentationModule(pl.LightningModule):
     def _score(self, batch: Batch) -> None:
         assert batch.masks is not None, "validation batches are labelled"
         logits = self.pieces.logits("validation", self.best, batch.images)
+        assert isinstance(logits, Tensor), "a model that does not train answers with its main head"
         loss = self.loss(logits, batch.masks) * batch.weight
         counts = confusion_per_image(logits.argmax(1), batch.masks, num_classes=self.model.spec.num_classes)
         self.val_loss += loss
@@ -207,13 +223,18 @@ class SegmentationModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         name, shape = self._schedule
-        progress = self.budget.progress(self.global_step)
-        if self.budget.seconds is not None:
-            progress = self.team.agreed(progress)
+        progress = self._progress(self.global_step)
         self.loss.progress = progress
+        for follow in self._followers:
+            follow(progress)
         factor = schedule_factor(name, progress, shape=shape) * (1.0 if self.plateau is None else self.plateau.factor)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
+
+    def _progress(self, step: int) -> float:
+        """The spent share of the budget after so many steps, the same in all processes."""
+        progress = self.budget.progress(step)
+        return progress if self.budget.seconds is None else self.team.agreed(progress)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Loaders put batches on the device themselves."""

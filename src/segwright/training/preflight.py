@@ -9,27 +9,31 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from segwright.augment.mix import MixPolicy
 from segwright.augment.policy import PRESETS, Policy
 from segwright.data.pack import Pack
 from segwright.errors import RecipeError, TrainingError
 from segwright.hardware import is_out_of_memory
 from segwright.losses.class_weights import class_weights
 from segwright.models import SegmentationModel
-from segwright.recipe import AugmentRecipe, LossRecipe, ModelRecipe, SamplingRecipe
+from segwright.recipe import AugmentRecipe, LossRecipe, MixRecipe, ModelRecipe, SamplingRecipe
 from segwright.training.memory import SMALLER
 from segwright.types import ClassSet
 
 LARGEST_CROP_PX = 512
+RARE_SHARE = 0.02
+"""A class with a smaller share of the training pixels is rare, where the recipe does not say which ones are."""
+
 CROP_STEP_PX = 32
 NORMALIZATION_IMAGES = 200
 NORMALIZATION_PIXELS = 500_000
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
-def policy_of(recipe: AugmentRecipe, *, channels: int) -> Policy:
-    """The preset with what the recipe sets itself."""
+def policy_of(recipe: AugmentRecipe, *, channels: int, tones: np.ndarray | None = None) -> Policy:
+    """The preset with what the recipe sets itself; `tones` (R, C, 256) are those of the pictures it matches."""
     preset = PRESETS[recipe.preset]
-    given = {name: getattr(recipe, name) for name in Policy.__dataclass_fields__}
+    given = {name: getattr(recipe, name) for name in Policy.__dataclass_fields__} | {"match_to": tones}
     merged = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
     for name in ("hue_degrees", "saturation"):
         if given[name] and channels != 3:
@@ -54,12 +58,58 @@ def _stepped(side: int) -> int:
 def draw_weights(
     recipe: SamplingRecipe, *, classes: ClassSet, class_pixels: Int[np.ndarray, "N 256"]
 ) -> np.ndarray | None:
-    """How often each image is drawn, relative to the others; None for all alike."""
+    """How often each image is drawn, relative to the others; None for all alike.
+
+    With `class_uniform` a class is drawn first, each of the T that occur equally likely, then one of the n_k images
+    that hold it, so that the weight of an image is the sum of 1 / (T n_k) over the classes k that it holds. Classes
+    that stand in no loss are not drawn, and an image of nothing else never comes. `rare_factor` multiplies.
+    """
     rare = [classes.index(name) for name in recipe.rare_classes]
-    if not rare:
-        return None
-    holds = (class_pixels[:, rare] > 0).any(axis=1)
-    return np.where(holds, recipe.rare_factor, 1.0)
+    factor = np.where((class_pixels[:, rare] > 0).any(axis=1), recipe.rare_factor, 1.0)
+    if not recipe.class_uniform:
+        return factor if rare else None
+    learnt = [k for k in range(classes.num_classes) if k not in classes.ignore_in_loss]
+    holds = class_pixels[:, learnt] > 0
+    images = holds.sum(axis=0)
+    if not images.any():
+        problem = "'sampling.class_uniform' finds no class in the training images that stands in the loss"
+        raise RecipeError(problem, mend="set it to false, or change classes.ignore_in_loss")
+    return np.asarray(factor * (holds[:, images > 0] / images[images > 0]).mean(axis=1))
+
+
+def rare_labels(
+    names: Sequence[str], *, key: str, classes: ClassSet, class_pixels: Int[np.ndarray, "N 256"]
+) -> tuple[int, ...]:
+    """The labels of the named classes, or of all that take less than `RARE_SHARE` of the training pixels.
+
+    Args:
+        names: as the recipe has them; empty for the rare ones.
+        key: what the recipe calls them.
+        classes: all of them.
+        class_pixels: pixels of each label in each training image; void does not count.
+
+    Raises:
+        RecipeError: there is no class of a name, or none is rare.
+    """
+    if names:
+        return tuple(classes.index(name) for name in names)
+    pixels = class_pixels[:, : classes.num_classes].sum(axis=0)
+    rare = np.flatnonzero((pixels > 0) & (pixels < RARE_SHARE * pixels.sum()))
+    labels = tuple(int(k) for k in rare if k not in classes.ignore_in_loss)
+    if not labels:
+        problem = f"no class takes less than {RARE_SHARE:.0%} of the training pixels"
+        raise RecipeError(problem, mend=f"name the classes in {key}")
+    return labels
+
+
+def mix_policy_of(recipe: MixRecipe, *, classes: ClassSet, class_pixels: Int[np.ndarray, "N 256"]) -> MixPolicy:
+    """How images are mixed, with labels in place of names."""
+    given = {name: getattr(recipe, name) for name in MixPolicy.__dataclass_fields__ if name in MixRecipe.model_fields}
+    if recipe.copy_paste > 0:
+        given["paste_labels"] = rare_labels(
+            recipe.paste_classes, key="mix.paste_classes", classes=classes, class_pixels=class_pixels
+        )
+    return MixPolicy(**given | {"paste_onto": tuple(classes.index(name) for name in recipe.paste_onto)})
 
 
 def loss_weights(
@@ -120,8 +170,15 @@ def check_frozen(recipe: ModelRecipe, *, loaded: bool, model: SegmentationModel)
     """A frozen encoder must have learnt something before.
 
     Raises:
-        RecipeError: an encoder is to be frozen that is not there, or holds random weights.
+        RecipeError: an encoder is to be frozen that is not there, or holds random weights; or something is to be
+            unfrozen that is not frozen.
     """
+    if recipe.freeze_statistics is not None and model.encoder is None:
+        problem = f"model '{recipe.name}' has no encoder whose statistics could be frozen"
+        raise RecipeError(problem, mend="leave model.freeze_statistics out")
+    if recipe.unfreeze_at is not None and not recipe.freeze_encoder:
+        problem = f"model.unfreeze_at {recipe.unfreeze_at:g}, but nothing is frozen"
+        raise RecipeError(problem, mend="set model.freeze_encoder, or leave model.unfreeze_at out")
     if not recipe.freeze_encoder:
         return
     if model.encoder is None:

@@ -180,6 +180,11 @@ def _groups(spec: str | None, pack: Pack) -> list[str | None]:
     return groups
 
 
+def groups_of(recipe: Recipe, images: Prepared) -> list[str | None]:
+    """The group of each image of a run, as its division took it."""
+    return _groups(recipe.data.split.groups or images.source.groups, images.pack)
+
+
 def _refuse_leaks(pack: Pack, split: dict[str, SplitName], *, groups: Sequence[str | None]) -> None:
     """Nothing to score, no training image, one group or one picture on two sides: all end here."""
     sides = {side: [i for i, name in enumerate(pack.ids) if split.get(name) == side] for side in SPLIT_NAMES}

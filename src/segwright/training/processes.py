@@ -185,20 +185,23 @@ def backend_of(device: torch.device) -> Literal["nccl", "gloo"]:
     return "nccl" if device.type == "cuda" else "gloo"
 
 
-def strategy_of(team: Team, model: SegmentationModel, *, crop_px: tuple[int, int]) -> DDPStrategy | Literal["auto"]:
+def strategy_of(
+    team: Team, model: SegmentationModel, *, crop_px: tuple[int, int], resting: bool = False
+) -> DDPStrategy | Literal["auto"]:
     """How Lightning trains: with DDP where there are several processes.
 
     Args:
         team: the processes.
         model: on the CPU.
         crop_px: rows and columns that it is trained on.
+        resting: some parameters get no gradient until later.
     """
     if team.size == 1:
         return "auto"
     # Buffers are looked after by `Team`: in a validation the processes do not step together.
     return DDPStrategy(
         cluster_environment=_Met(team.rank),
-        find_unused_parameters=_has_idle_parts(model, crop_px),
+        find_unused_parameters=resting or _has_idle_parts(model, crop_px),
         broadcast_buffers=False,
     )
 
@@ -206,11 +209,16 @@ def strategy_of(team: Team, model: SegmentationModel, *, crop_px: tuple[int, int
 def _has_idle_parts(model: SegmentationModel, crop_px: tuple[int, int]) -> bool:
     """Whether some parameters have no part in the result, as in some encoders; DDP would wait for their gradients."""
     model.eval()
+    # The network alone trains, not its parts: all its heads answer, while no statistics move and nothing is dropped.
+    model.net.training = True
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.enable_grad():
         # Not as a call, which would compile a compiled model for the CPU.
-        logits = model.forward(torch.zeros(1, model.spec.in_channels, *crop_px, dtype=torch.uint8))
-    return any(gradient is None for gradient in torch.autograd.grad(logits.sum(), parameters, allow_unused=True))
+        answer = model.forward(torch.zeros(1, model.spec.in_channels, *crop_px, dtype=torch.uint8))
+    model.eval()
+    heads = answer if isinstance(answer, tuple) else (answer,)
+    total = torch.stack([head.sum() for head in heads]).sum()
+    return any(gradient is None for gradient in torch.autograd.grad(total, parameters, allow_unused=True))
 
 
 @final

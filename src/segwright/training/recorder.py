@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from rich.console import Console
@@ -34,7 +34,9 @@ class Recorder(pl.Callback):
         validation: how the model is scored.
         clock: decides which epochs are validated.
         patience: epochs without a better validation mIoU before the run ends; None for never.
-        save_best: writes the bundle of the best model, given its row.
+        minimum_gain: of the validation mIoU; less than this over the last gain that counted is none for `patience`.
+        keep: whether the bundle holds the best validated model, or the last.
+        save: writes the bundle, given the row of its model.
         say: prints one line a validation.
     """
 
@@ -47,7 +49,9 @@ class Recorder(pl.Callback):
         validation: Validation,
         clock: BudgetCallback,
         patience: int | None,
-        save_best: Callable[[dict[str, Any]], None],
+        minimum_gain: float = 0.0,
+        keep: Literal["best", "last"] = "best",
+        save: Callable[[dict[str, Any]], None],
         say: Callable[[str], None],
     ) -> None:
         self._run = run
@@ -56,10 +60,12 @@ class Recorder(pl.Callback):
         self._validation = validation
         self._clock = clock
         self._patience = patience
-        self._save_best = save_best
+        self._minimum_gain = minimum_gain
+        self._keep, self._save = keep, save
         self._say = say
         self._best = -1.0
-        self._best_epoch = -1
+        self._gained = -1.0
+        self._gained_epoch = -1
         self._scored_epoch = 0
         self._scored_step = 0
         self._pending = False
@@ -73,7 +79,8 @@ class Recorder(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "best": self._best,
-            "best_epoch": self._best_epoch,
+            "gained": self._gained,
+            "gained_epoch": self._gained_epoch,
             "scored_epoch": self._scored_epoch,
             "scored_step": self._scored_step,
             "pending": self._pending,
@@ -84,7 +91,9 @@ class Recorder(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = state_dict["best"]
-        self._best_epoch = state_dict["best_epoch"]
+        # States of old counted every gain.
+        self._gained = state_dict.get("gained", state_dict["best"])
+        self._gained_epoch = state_dict.get("gained_epoch", state_dict.get("best_epoch", -1))
         self._scored_epoch = state_dict["scored_epoch"]
         self._scored_step = state_dict["scored_step"]
         self._pending = state_dict["pending"]
@@ -130,9 +139,12 @@ class Recorder(pl.Callback):
             self._say(f"no better validation mIoU: the learning rate drops to {plateau.factor:g} of its first value")
         self._scored_epoch, self._scored_step = row["epoch"], row["step"]
         if better:
-            self._best, self._best_epoch = row["val_miou"], row["epoch"]
+            self._best = row["val_miou"]
+            if self._best - self._gained >= self._minimum_gain:
+                self._gained, self._gained_epoch = self._best, row["epoch"]
+        if better or self._keep == "last":
             require_finite(trainer)
-            self._save_best(row)
+            self._save(row)
         if self._module.team.leads:
             append_line(self._run / "metrics.jsonl", json.dumps(row, allow_nan=False))
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
@@ -143,7 +155,7 @@ class Recorder(pl.Callback):
             self._say(f"no better validation mIoU for {self._patience} epochs: stopping early")
 
     def _stop_early(self, trainer: pl.Trainer) -> bool:
-        without_gain = self._scored_epoch - self._best_epoch
+        without_gain = self._scored_epoch - self._gained_epoch
         stops = self._patience is not None and self._scored_epoch > 0 and without_gain >= self._patience
         trainer.should_stop = trainer.should_stop or stops
         return stops

@@ -16,15 +16,15 @@ from typing import Any
 from segwright.data.pack import Pack
 from segwright.errors import RunError, brief
 from segwright.files import read_json, write_json
-from segwright.recipe import Recipe, make_recipe, override, read_recipe
+from segwright.recipe import Recipe, make_recipe, override, read_resolved
 from segwright.training.state import SavedState
 from segwright.types import SplitName
 
 IMAGES_FILE = "images.json"
 
 _FREE = (
-    "training.epochs", "training.minutes", "training.early_stopping", "training.tensorboard", "training.devices",
-    "data.path", "data.resident", "data.audit",
+    "training.epochs", "training.minutes", "training.early_stopping", "training.minimum_gain", "training.tensorboard",
+    "training.devices", "data.path", "data.resident", "data.audit",
 )  # fmt: skip
 """Keys that may change: they move neither weights nor images, which are compared by their content."""
 
@@ -50,7 +50,7 @@ def recipe_to_go_on(
         RecipeError: a key or value is wrong.
         RunError: a change is refused.
     """
-    recipe = override(read_recipe(run / "recipe.yaml"), changes)
+    recipe = override(read_resolved(run / "recipe.yaml"), changes)
     if recipe.data.path is not None:
         path = str(Path(recipe.data.path).expanduser().resolve())
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": path})})

@@ -21,7 +21,7 @@ from segwright.data.prefetch import PrefetchLoader
 from segwright.errors import MissingExtraError, OutputError, RunError, TrainingError
 from segwright.files import read_json
 from segwright.hardware import Precision, choose_device, choose_precision, keep_freed_memory
-from segwright.recipe import DEFAULT_EPOCHS, Recipe, read_recipe
+from segwright.recipe import DEFAULT_EPOCHS, Recipe, read_resolved
 from segwright.training.assembly import loaders_of, module_of, start_of, with_architecture
 from segwright.training.budget import Budget
 from segwright.training.callbacks import BudgetCallback, ChanceCallback, NanWatch, ProgressBar
@@ -35,6 +35,7 @@ from segwright.training.recorder import Recorder, RunLog, append_line, trim_metr
 from segwright.training.resuming import command_to_resume, is_bound, recipe_to_go_on, tidy
 from segwright.training.signals import StopAskedError, StopSignals
 from segwright.training.state import STATE_FILE, SavedState, StateFile, StateKeeper, begin_epoch_again, read_state
+from segwright.training.unfreezing import unfreezing_of
 from segwright.training.validation import Validation
 
 _LIGHTNING_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
@@ -124,7 +125,15 @@ def train(
             validation=Validation(validation, stop=lambda: team.size == 1 and signals.asked is not None),
             clock=clock,
             patience=recipe.training.early_stopping,
-            save_best=saver(run, module, images, recipe, keep_better=state is not None and not forced),
+            minimum_gain=recipe.training.minimum_gain,
+            keep=recipe.training.keep,
+            save=saver(
+                run,
+                module,
+                images,
+                recipe,
+                keep_better=state is not None and not forced and recipe.training.keep == "best",
+            ),
             say=say,
         )
         facts: dict[str, str | int] = {"recipe": json.dumps(recipe.as_dict()), "offset_steps": offset}
@@ -162,7 +171,7 @@ def train_along(run: Path, *, orders: Mapping[str, int], local_rank: int, join: 
         SegwrightError: the images are not those of the run, or the training cannot go on.
     """
     keep_freed_memory()
-    recipe = read_recipe(run / "recipe.yaml")
+    recipe = read_resolved(run / "recipe.yaml")
     images = prepare(recipe, run=run, progress=False)
     device = device_at(local_rank, device=choose_device())
     precision = choose_precision(recipe.training.precision, device=device)
@@ -184,7 +193,9 @@ def train_along(run: Path, *, orders: Mapping[str, int], local_rank: int, join: 
             validation=Validation(validation, stop=lambda: False),
             clock=clock,
             patience=recipe.training.early_stopping,
-            save_best=_silent,
+            minimum_gain=recipe.training.minimum_gain,
+            keep=recipe.training.keep,
+            save=_silent,
             say=_silent,
         )
         trainer = _trainer(
@@ -232,16 +243,16 @@ def _trainer(
     precision: Precision, files: StateFile,
 ) -> pl.Trainer:  # fmt: skip
     assert recipe.augment.crop_px is not None, "settled before"
-    team = module.team
+    team, later = module.team, unfreezing_of(recipe.model)
     return pl.Trainer(
         accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
         devices=[device.index or 0] if device.type == "cuda" else 1,
-        strategy=strategy_of(team, module.model, crop_px=recipe.augment.crop_px),
+        strategy=strategy_of(team, module.model, crop_px=recipe.augment.crop_px, resting=bool(later)),
         sync_batchnorm=team.size > 1 and device.type == "cuda",
         precision=_LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]  # a literal of theirs
         max_epochs=_MORE_EPOCHS_THAN_ANY_BUDGET,
         gradient_clip_val=recipe.optimizer.gradient_clip,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *later],
         plugins=[files],
         default_root_dir=run,
         logger=_tensorboard(run) if recipe.training.tensorboard and team.leads else False,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import lightning.pytorch as pl
 import torch
 
-from segwright.data.loader import EvalLoader
+from segwright.data.eval_loader import EvalLoader
 from segwright.training.module import SegmentationModule
 
 
