@@ -117,13 +117,22 @@ def test_what_a_model_sees_stands_beside_the_mask(survey: Survey, tmp_path: Path
     seen = np.zeros((5, 20, 28), dtype=np.float32)
     seen[3] = 1
     write_opinions(tmp_path / "told.npz", [(name, seen)], classes=survey.classes.names)
-    findings = Finding("shifted_mask", "One.", (name,)), Finding("doubtful_mask", "Two.", (name, survey.ids[10]))
+    findings = (Finding("doubtful_mask", "Two.", (name, survey.ids[10])),)
     audited = Audit(survey.root, survey, {"label_noise": Answer({}, findings)}, probabilities=tmp_path / "told.npz")
     write_audit(audited, tmp_path / "audit")
     page = Page(write_audit_page(tmp_path / "audit"))
-    views = ["image", "mask (orange) and what a model sees (blue)", "image", "image with its mask", "what a model sees"]
-    assert page.pictures()[:5] == [f"{view} of {name}" for view in views]
+    views = ["image", "image with its mask", "what a model sees"]
+    assert page.pictures()[:3] == [f"{view} of {name}" for view in views]
     assert f"what a model sees of {survey.ids[10]}" not in page.pictures()
+
+
+def test_a_moved_mask_is_drawn_where_it_would_fit(survey: Survey, tmp_path: Path) -> None:
+    name = survey.ids[9]
+    facts = {"moved": {name: {"gain": 5.0, "px": [4.0, -3.0]}}}
+    finding = Finding("shifted_mask", "One.", (name,))
+    write_audit(Audit(survey.root, survey, {"alignment": Answer(facts, (finding,))}), tmp_path / "audit")
+    page = Page(write_audit_page(tmp_path / "audit"))
+    assert page.pictures()[:2] == [f"image of {name}", f"mask (orange) and where it would fit better (blue) of {name}"]
 
 
 def test_examples_are_the_pictures_themselves(survey: Survey, tmp_path: Path) -> None:

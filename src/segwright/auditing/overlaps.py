@@ -31,8 +31,10 @@ MOST_CANDIDATES = 40
 TOLERANCE = 0.03
 """Of the diagonal: how far a mark may lie from where the map puts it."""
 
-LEAST_INLIERS = 6
-LEAST_LIKENESS = 0.5
+LEAST_INLIERS, LEAST_LIKENESS = 6, 0.5
+MANY_INLIERS, SOME_LIKENESS = 10, 0.3
+"""Where the camera has moved on, near things cover far ones: much agrees in place, and less in looks."""
+
 COPY_LIKENESS = 0.9
 COPY_SHARE = 0.8
 """A copy may be cut a little, but is mostly the same picture."""
@@ -92,9 +94,15 @@ def verified(a: Prints, b: Prints, first: int, second: int) -> Pair | None:
             return None
         matrix = _whole_on_whole(a, b)
     likeness, shared = _likeness(a, b, matrix)
-    if likeness < (LEAST_LIKENESS if inliers >= LEAST_INLIERS else COPY_LIKENESS):
+    if likeness < _least_likeness(inliers):
         return None
     return Pair(first, second, inliers, likeness, shared)
+
+
+def _least_likeness(inliers: int) -> float:
+    if inliers < LEAST_INLIERS:
+        return COPY_LIKENESS
+    return SOME_LIKENESS if inliers >= MANY_INLIERS else LEAST_LIKENESS
 
 
 def _whole_on_whole(a: Prints, b: Prints) -> Float[np.ndarray, "2 3"]:

@@ -37,7 +37,7 @@ MOST_CLASSES_TOGETHER = 24
 
 _CAPTIONS: dict[View, str] = {
     "image": "image", "mask": "image with its mask", "labels": "the mask", "stored": "the mask as stored",
-    "model": "what a model sees", "outlines": "mask (orange) and what a model sees (blue)",
+    "model": "what a model sees", "outlines": "mask (orange) and where it would fit better (blue)",
 }  # fmt: skip
 
 _PAIR: tuple[View, ...] = ("image", "stored")
@@ -58,7 +58,7 @@ _LINES_PX = 256
 """Smaller pictures are enlarged before lines are drawn in them."""
 
 _MASK_LINE = (230, 120, 0)
-_MODEL_LINE = (30, 120, 230)
+_FITTING_LINE = (30, 120, 230)
 
 
 def write_audit_page(folder: Path, *, out: Path | None = None) -> Path:
@@ -90,7 +90,8 @@ def render(tree: Mapping[str, Any], folder: Path) -> str:
     source = Path(tree["source"])
     card = "clean.yaml" if tree["repair"] is None else tree["repair"]["card"]
     classes = ClassSet(tuple(tree["classes"]["names"]), tuple((r, g, b) for r, g, b in tree["classes"]["colors"]))
-    panels = _Panels(tree["pictures"], folder, classes.palette())
+    moves = {name: told["px"] for name, told in tree["answers"].get("alignment", {}).get("moved", {}).items()}
+    panels = _Panels(tree["pictures"], folder, classes.palette(), moves=moves)
     findings = [_finding(finding, panels) for finding in tree["findings"]]
     template = environment().get_template("audit.html.j2")
     return template.render(
@@ -193,10 +194,20 @@ def reasons_of(tree: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 class _Panels:
-    """Small pictures of images by id, as they are set into the page."""
+    """Small pictures of images by id, as they are set into the page.
 
-    def __init__(self, described: Mapping[str, Mapping[str, Any]], folder: Path, palette: np.ndarray) -> None:
-        self._described, self._folder, self._palette = described, folder, palette
+    Args:
+        described: what the audit tells of each image.
+        folder: of the audit.
+        palette: of the classes.
+        moves: by how many pixels of the image, right and down, a mask would fit better.
+    """
+
+    def __init__(
+        self, described: Mapping[str, Mapping[str, Any]], folder: Path, palette: np.ndarray,
+        *, moves: Mapping[str, Sequence[float]],
+    ) -> None:  # fmt: skip
+        self._described, self._folder, self._palette, self._moves = described, folder, palette, moves
 
     def about(self, name: str) -> Mapping[str, Any]:
         return self._described[name]
@@ -218,15 +229,20 @@ class _Panels:
         image = self._read(name, ".webp")
         if image is None or view == "image":
             return None if image is None else pictures.as_rgb(image)
-        pred = self._read(name, "-pred.png") if view in ("model", "outlines") else None
         if view == "outlines":
-            times = max(1, _LINES_PX // max(image.shape[1:]))
-            lines = {color: one for color, one in ((_MASK_LINE, mask), (_MODEL_LINE, pred)) if one is not None}
-            return pictures.outlined(
-                _enlarged(image, times), {color: _enlarged(one, times) for color, one in lines.items()}
-            )
-        labels = mask if view == "mask" else pred
+            return None if mask is None else self._with_outlines(name, image, mask)
+        labels = mask if view == "mask" else self._read(name, "-pred.png")
         return None if labels is None else pictures.overlay(image, labels, self._palette)
+
+    def _with_outlines(self, name: str, image: np.ndarray, mask: np.ndarray) -> pictures.Picture:
+        """The borders of a mask, and those of the same mask where it would fit better."""
+        times = max(1, _LINES_PX // max(image.shape[1:]))
+        larger = _enlarged(mask, times)
+        size_px = self._described[name]["size_px"] or mask.shape
+        right, down = (move * larger.shape[1] / size_px[1] for move in self._moves.get(self.about(name)["id"], (0, 0)))
+        step = (round(down), round(right))
+        lines = {_MASK_LINE: larger, _FITTING_LINE: np.roll(larger, step, axis=(0, 1))}
+        return pictures.outlined(_enlarged(image, times), lines)
 
     def _read(self, name: str, ending: str) -> np.ndarray | None:
         path = self._folder / f"{self._described[name]['files']}{ending}"
