@@ -15,9 +15,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segwright.verbs import audit, augment, ensemble, evaluate, load, predict, report, resume, train
+    from segwright.verbs import (
+        audit,
+        augment,
+        compare,
+        ensemble,
+        evaluate,
+        leaderboard,
+        load,
+        predict,
+        report,
+        resume,
+        study,
+        train,
+        tune,
+    )
 
-__all__ = ["__version__", "audit", "augment", "ensemble", "evaluate", "load", "predict", "report", "resume", "train"]
+__all__ = [
+    "__version__",
+    "audit",
+    "augment",
+    "compare",
+    "ensemble",
+    "evaluate",
+    "leaderboard",
+    "load",
+    "predict",
+    "report",
+    "resume",
+    "study",
+    "train",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

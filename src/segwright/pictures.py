@@ -172,6 +172,7 @@ def curves(
     *,
     y_label: str,
     best: Literal["max", "min"] | None = None,
+    x_label: str = "epoch",
 ) -> str:
     """Lines over the epochs; at most two series, as SVG.
 
@@ -180,18 +181,19 @@ def curves(
         series: key to the name that the reader sees.
         y_label: what is drawn, with its unit.
         best: marks the best point of the first series.
+        x_label: the key of what they run over, with its name.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(layout="constrained", figsize=(3.7, 2.4))
         axes = figure.add_subplot()
         for (key, name), color in zip(series.items(), (_FIRST, _SECOND), strict=False):
-            points = [(float(row["epoch"]), float(row[key])) for row in rows if isinstance(row.get(key), (int, float))]
+            points = [(float(row[x_label]), float(row[key])) for row in rows if isinstance(row.get(key), (int, float))]
             if points:
                 x, y = zip(*points, strict=True)
                 axes.plot(x, y, color=color, label=name, marker="o" if len(points) == 1 else "", markersize=5)
                 if best and color == _FIRST:
                     _mark_best(axes, x, y, best=best)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=10, color=_MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.grid(visible=False, axis="x")
@@ -311,8 +313,8 @@ def confusion_matrix(confusion: Num[np.ndarray, "K K"], names: Sequence[str]) ->
         return _svg(figure, "Confusion matrix")
 
 
-def class_bars(shares: Mapping[str, Sequence[float]], names: Sequence[str]) -> str:
-    """Shares of pixels a class, one or two bars each (such as truth and prediction), as SVG."""
+def class_bars(shares: Mapping[str, Sequence[float]], names: Sequence[str], *, x_label: str = "share of pixels") -> str:
+    """Shares of each name, such as of pixels a class; one or two bars each (as truth and prediction), as SVG."""
     with mpl.rc_context(_STYLE):
         figure = Figure(layout="constrained", figsize=(4.6, 0.9 + 0.3 * len(names)))
         axes = figure.add_subplot()
@@ -325,11 +327,44 @@ def class_bars(shares: Mapping[str, Sequence[float]], names: Sequence[str]) -> s
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.set_xlabel("share of pixels")
+        axes.set_xlabel(x_label)
         axes.grid(visible=False, axis="y")
         if len(shares) > 1:
             axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, handlelength=1.2, borderpad=0)
-        return _svg(figure, "Shares of pixels a class")
+        return _svg(figure, f"{x_label.capitalize()} of each name")
+
+
+def score_against_cost(
+    points: Mapping[str, tuple[float, float, float, float]], *, front: Sequence[str], x_label: str, y_label: str
+) -> str:
+    """Scores by what they cost, with their intervals; those of the front are named and joined, as SVG.
+
+    Args:
+        points: name to cost, score, and the interval's low and high end (NaN for none).
+        front: names that nothing beats at less cost, by rising cost.
+        x_label: of the cost, with its unit; drawn by its logarithm where it grows tenfold.
+        y_label: of the score.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(layout="constrained", figsize=(6.4, 3.8))
+        axes = figure.add_subplot()
+        for names, color in (([n for n in points if n not in front], _MUTED), (list(front), _FIRST)):
+            cost, value, low, high = np.array([points[name] for name in names]).reshape(-1, 4).T
+            axes.vlines(cost, low, high, color=color, linewidth=1.0, alpha=0.6)
+            axes.plot(cost, value, marker="o", markersize=6, color=color, linestyle="")
+        axes.plot([points[n][0] for n in front], [points[n][1] for n in front], color=_FIRST, drawstyle="steps-post")
+        for place, name in enumerate(front):
+            place_text: Any = {"xytext": (6, -13 if place % 2 else 6), "textcoords": "offset points", "fontsize": 9.5}
+            axes.annotate(name if len(name) <= 32 else f"{name[:31]}…", points[name][:2], color=_INK, **place_text)
+        costs = [cost for cost, *_ in points.values()]
+        if max(costs) > 10 * min(costs):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+        axes.margins(x=0.18, y=0.12)
+        axes.set_xlabel(x_label)
+        axes.set_title(y_label, loc="left", fontsize=10, color=_MUTED)
+        return _svg(figure, f"{y_label} against {x_label}")
 
 
 def _svg(figure: Figure, label: str) -> str:

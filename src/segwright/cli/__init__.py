@@ -19,15 +19,20 @@ from segwright.cli import (
     augment,
     augmentations,
     cache,
+    compare,
     ensemble,
     evaluate,
+    leaderboard,
     losses,
     models,
     optimizers,
     predict,
     report,
+    runs,
     schedules,
+    study,
     train,
+    tune,
     weights,
 )
 from segwright.cli.text import examples
@@ -54,11 +59,16 @@ app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=predict.EXAMPLES)(predict.predict)
 app.command(epilog=ensemble.EXAMPLES)(ensemble.ensemble)
 app.command(epilog=report.EXAMPLES)(report.report)
+app.command(epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
+app.command(epilog=compare.EXAMPLES)(compare.compare)
+app.command(epilog=runs.EXAMPLES)(runs.runs)
 app.command(epilog=models.EXAMPLES)(models.models)
 app.command(epilog=losses.EXAMPLES)(losses.losses)
 app.command(epilog=augmentations.EXAMPLES)(augmentations.augmentations)
 app.command(epilog=optimizers.EXAMPLES)(optimizers.optimizers)
 app.command(epilog=schedules.EXAMPLES)(schedules.schedules)
+app.command(epilog=study.EXAMPLES)(study.study)
+app.command(epilog=tune.EXAMPLES)(tune.tune)
 app.command(epilog=weights.EXAMPLES)(weights.weights)
 app.command(epilog=cache.EXAMPLES)(cache.cache)
 

@@ -29,7 +29,7 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], 
 
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     for head in heads:
-        table.add_column(head, justify="right" if head in right else "left")
+        table.add_column(head, justify="right" if head in right else "left", no_wrap=head in right)
     for row in rows:
         table.add_row(*(escape(one_line(cell)) for cell in row))
     Console().print(table)

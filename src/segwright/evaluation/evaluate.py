@@ -115,7 +115,7 @@ def evaluate(
     }
     result = Evaluation(split_name, tuple(pack.ids[i] for i in order), counts, contours, summary)
     if out is not None:
-        _write(result, out / "scores", classes=bundle.classes, examples=keeper.kept())
+        _write(result, out / "scores", classes=bundle.classes, examples=keeper.kept(), groups=chosen)
     return result
 
 
@@ -128,7 +128,9 @@ def _with_bar(images: Iterable[Counted], *, total: int, label: str, show: bool) 
             bar.advance(task)
 
 
-def _write(result: Evaluation, folder: Path, *, classes: ClassSet, examples: Sequence[Example]) -> None:
+def _write(
+    result: Evaluation, folder: Path, *, classes: ClassSet, examples: Sequence[Example], groups: Sequence[object] | None
+) -> None:
     true, pred = prevalent(result.confusion, classes)
     write_arrays(
         folder / f"{result.split}.npz",
@@ -138,6 +140,7 @@ def _write(result: Evaluation, folder: Path, *, classes: ClassSet, examples: Seq
             "boundary": result.boundary,
             "prevalent_true": true,
             "prevalent_pred": pred,
+            **({} if groups is None else {"groups": np.array([str(group) for group in groups], dtype=np.str_)}),
         },
     )
     arrays: dict[str, np.ndarray] = {

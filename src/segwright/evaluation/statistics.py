@@ -1,9 +1,14 @@
 """Intervals and paired comparisons: how far a score would move with other images of the same kind.
 
 The units that are drawn anew are images, or groups of images where neighbours belong together (frames of a film, slices
-of a patient). Intervals are percentile bootstraps (Efron 1979, https://doi.org/10.1214/aos/1176344552); a comparison
-swaps the two models' counts unit by unit (approximate randomisation, Yeh 2000, https://aclanthology.org/C00-2137/).
-A score is a function of summed counts, so a thousand resamples are one product of matrices.
+of a patient). Intervals are percentile bootstraps (Efron 1979, https://doi.org/10.1214/aos/1176344552), and their
+percentiles are moved outward where units are few (Hesterberg 2015, https://arxiv.org/abs/1411.5279). A comparison swaps
+the two models' counts unit by unit (approximate randomisation, Yeh 2000, https://aclanthology.org/C00-2137/). A score
+is a function of summed counts, so a thousand resamples are one product of matrices.
+
+In `studies/intervals` a 95 % interval of the mIoU held the truth in 92.8 % of simulated sets of 50 images (where the
+truth lay above it in 5.9 % and below in 1.3 %), 95.1 % of 200 and 94.4 % of 1,000; with 10, 40 and 200 groups in
+93.9, 94.3 and 93.4 %. The paired test told equal models apart in 4.0 % (50 images) and 5.3 % (200) of the sets.
 
     N images   U units   R resamples   M numbers an image
 """
@@ -12,9 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float, Int, Num
+from scipy import stats
 
 from segwright.metrics import Definition, Scores, class_counts, score_counts
 from segwright.types import ClassSet
@@ -104,11 +111,11 @@ def bootstrap_each(
     level: float = LEVEL,
 ) -> list[Interval]:
     """As `bootstrap`, for a statistic that gives several numbers (R, K) at once: an interval each."""
-    per_unit = _per_unit(values, groups)
+    per_unit = per_unit_counts(values, groups)
     parts = [statistic(sums) for sums in _resampled_sums(per_unit, resamples=resamples, seed=seed)]
     whole = statistic(per_unit.sum(0, keepdims=True))[0]
     columns = zip(np.concatenate(parts).T, whole, strict=True)
-    return [_interval(drawn, estimate=estimate, level=level, units=len(per_unit)) for drawn, estimate in columns]
+    return [interval_of(drawn, estimate=estimate, level=level, units=len(per_unit)) for drawn, estimate in columns]
 
 
 def bootstrap_mean(
@@ -141,7 +148,7 @@ def score_intervals(
         `miou`, `dice`, `pixel_accuracy`, `mean_pixel_accuracy`: an interval each; `iou`, `dice_per_class`,
         `accuracy_per_class`: one a class.
     """
-    per_unit = _per_unit(class_counts(confusion, classes, definition), groups)
+    per_unit = per_unit_counts(class_counts(confusion, classes, definition), groups)
     estimate = score_counts(per_unit.sum(0), classes, definition)
     sums = _resampled_sums(per_unit, resamples=resamples, seed=seed)
     parts = [score_counts(some, classes, definition) for some in sums]
@@ -150,8 +157,8 @@ def score_intervals(
         drawn = np.concatenate([getattr(part, name) for part in parts])
         whole = getattr(estimate, name)
         if drawn.ndim == 1:
-            return _interval(drawn, estimate=float(whole), level=LEVEL, units=len(per_unit))
-        return [_interval(drawn[:, k], estimate=whole[k], level=LEVEL, units=len(per_unit)) for k in range(len(whole))]
+            return interval_of(drawn, estimate=float(whole), units=len(per_unit))
+        return [interval_of(drawn[:, k], estimate=whole[k], units=len(per_unit)) for k in range(len(whole))]
 
     return {name: of(name) for name in SCORE_NAMES}
 
@@ -175,7 +182,7 @@ def paired_difference(
     by unit, gives at least the difference that was seen; the unswapped order counts as one such case.
     """
     assert confusion_a.shape == confusion_b.shape, f"{confusion_a.shape} and {confusion_b.shape} counts"
-    a, b = _per_unit(confusion_a, groups), _per_unit(confusion_b, groups)
+    a, b = per_unit_counts(confusion_a, groups), per_unit_counts(confusion_b, groups)
     both = np.stack([a, b], axis=1)
 
     def difference(sums: np.ndarray) -> np.ndarray:
@@ -185,11 +192,26 @@ def paired_difference(
     seen = difference(both.sum(0, keepdims=True))[0]
     swapped = np.concatenate(list(_swapped(a, b, statistic, resamples=resamples, seed=seed)))
     extreme = np.count_nonzero(np.abs(swapped) >= abs(seen) * (1 - 1e-9))
-    interval = _interval(np.concatenate(drawn), estimate=seen, level=level, units=len(a))
+    interval = interval_of(np.concatenate(drawn), estimate=seen, level=level, units=len(a))
     return Comparison(difference=interval, p_value=(extreme + 1) / (resamples + 1))
 
 
-def _per_unit(values: np.ndarray, groups: Sequence[object] | None) -> Float[np.ndarray, "U ..."]:
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several comparisons, so that all false alarms together stay below the level.
+
+    The smallest of m is multiplied by m, the next by m - 1 and so on, and none falls below an earlier one (Holm 1979,
+    https://www.jstor.org/stable/4615733). NaN, of a comparison that could not be made, stays and does not count.
+    """
+    adjusted = [float("nan")] * len(p_values)
+    rising = sorted((p, place) for place, p in enumerate(p_values) if not np.isnan(p))
+    most = 0.0
+    for rank, (p, place) in enumerate(rising):
+        most = max(most, min(1.0, p * (len(rising) - rank)))
+        adjusted[place] = most
+    return adjusted
+
+
+def per_unit_counts(values: np.ndarray, groups: Sequence[object] | None) -> Float[np.ndarray, "U ..."]:
     """Sum images of one group; float64 holds whole numbers up to 2^53 exactly and multiplies fast."""
     if groups is None:
         return values.astype(np.float64)
@@ -202,14 +224,18 @@ def _per_unit(values: np.ndarray, groups: Sequence[object] | None) -> Float[np.n
 
 def _resampled_sums(per_unit: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Sums (R, ...) over units drawn with replacement, some resamples at a time."""
-    units = len(per_unit)
-    table = per_unit.reshape(units, -1)
+    table = per_unit.reshape(len(per_unit), -1)
+    for weights in drawn_weights(len(per_unit), resamples=resamples, seed=seed):
+        yield (weights @ table).reshape(len(weights), *per_unit.shape[1:])
+
+
+def drawn_weights(units: int, *, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "R U"]]:
+    """How often each unit was drawn, with replacement, in each resample; some resamples at a time."""
     rng = np.random.default_rng(seed)
     for rows in _chunks(resamples, units):
         picks = rng.integers(0, units, size=(rows, units), dtype=np.int32)
         picks += (np.arange(rows, dtype=np.int32) * units)[:, None]
-        weights = np.bincount(picks.ravel(), minlength=rows * units).reshape(rows, units)
-        yield (weights.astype(np.float64) @ table).reshape(rows, *per_unit.shape[1:])
+        yield np.bincount(picks.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
 
 
 def _swapped(a: np.ndarray, b: np.ndarray, statistic: Statistic, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -228,9 +254,22 @@ def _chunks(resamples: int, units: int) -> Iterator[int]:
         yield min(most, resamples - start)
 
 
-def _interval(drawn: np.ndarray, *, estimate: float, level: float, units: int) -> Interval:
+def interval_of(drawn: Float[np.ndarray, " R"], *, estimate: float, units: int, level: float = LEVEL) -> Interval:
+    """The interval that resampled numbers give."""
     drawn = drawn[~np.isnan(drawn)]
     low = high = float("nan")
     if units > 1 and drawn.size:
-        low, high = (float(edge) for edge in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+        tail = expanded_tail(units, level=level)
+        low, high = (float(edge) for edge in np.quantile(drawn, [tail, 1 - tail]))
     return Interval(estimate=float(estimate), low=low, high=high, level=level, units=units)
+
+
+@cache
+def expanded_tail(units: int, *, level: float = LEVEL) -> float:
+    """The share of resamples beyond each edge of an interval; less than (1 - level) / 2 where units are few.
+
+    Resamples of U units spread by sqrt((U - 1) / U) too little, and how much they spread is itself uncertain, as in a
+    t-test (Hesterberg 2015, section 4.3, https://arxiv.org/abs/1411.5279).
+    """
+    quantile = stats.t.isf((1 - level) / 2, units - 1) * np.sqrt(units / (units - 1))
+    return float(stats.norm.sf(quantile))

@@ -26,7 +26,16 @@ from segwright.files.images import (
     save_image,
     write_mask,
 )
-from segwright.files.trees import read_json, read_text, read_yaml, write_csv, write_json, write_text, write_yaml
+from segwright.files.trees import (
+    csv_text,
+    read_json,
+    read_text,
+    read_yaml,
+    write_csv,
+    write_json,
+    write_text,
+    write_yaml,
+)
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -34,6 +43,7 @@ __all__ = [
     "MAX_IMAGE_PIXELS",
     "atomic",
     "confined",
+    "csv_text",
     "decoded_bytes",
     "digest",
     "open_picture",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(stream, **dict(arrays))  # type: ignore[arg-type]  # the stub takes the first name for `allow_pickle`
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read all arrays of an npz, or an npy as `{"array": ...}`; never unpickles.
+def read_arrays(path: Path, *, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Read all arrays of an npz, or those of some names, or an npy as `{"array": ...}`; never unpickles.
 
     Raises:
         DataError: the file is missing, damaged, or holds Python objects.
@@ -29,7 +29,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"array": loaded}
-            return {key: loaded[key] for key in loaded.files}
+            return {key: loaded[key] for key in loaded.files if names is None or key in names}
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", mend="check the path", file=path) from None
     except MemoryError as error:

@@ -129,13 +129,18 @@ def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     A text that a spreadsheet would run as a formula (it starts with =, +, -, @, a tab or a line end; OWASP, CSV
     Injection, https://owasp.org/www-community/attacks/CSV_Injection) gets a quote in front.
     """
+    write_text(path, csv_text(rows))
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """The text of a CSV file, see `write_csv`."""
     lines = []
     for row in rows:
         # The writer quotes what its own line ends hold: with both, a lone carriage return in a cell is quoted too.
         line = io.StringIO(newline="")
         csv.writer(line, lineterminator="\r\n").writerow([_cell(value) for value in row])
         lines.append(line.getvalue().removesuffix("\r\n") + "\n")
-    write_text(path, "".join(lines))
+    return "".join(lines)
 
 
 def _cell(value: Any) -> str:

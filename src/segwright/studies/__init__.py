@@ -1,0 +1,1 @@
+"""Studies: many runs from one file, each trained once, and a table of them with honest statistics."""

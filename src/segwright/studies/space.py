@@ -1,0 +1,192 @@
+"""What a search may change: keys of the recipe, each with a range or a menu.
+
+A study file says it as its `random.keys`. Where it says nothing, a space is taken that matters for most images: the
+learning rate first of all, then regularisation, the loss and the augmentation (Bergstra & Bengio 2012,
+https://www.jmlr.org/papers/v13/bergstra12a.html, on how few keys matter, and that it is not known before which).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segwright.errors import RecipeError, nearest
+from segwright.files import read_yaml
+from segwright.metrics import Definition
+from segwright.models import MODELS
+from segwright.recipe import Recipe, make_recipe, override
+from segwright.runs import assignments, recipe_for, stem_of
+from segwright.studies.grid import Row, read_study, trials
+from segwright.studies.study_file import Range
+from segwright.studies.tuned import Objective
+
+Space = Mapping[str, Range | list[Any]]
+
+MODEL_KEY = "model"
+"""Stands in a space for model and encoder together, as `fpn:resnet18`."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched.
+
+    Attributes:
+        base: with absolute paths; its own values are tried first.
+        space: what may change.
+        objectives: what counts, the most important one first.
+        definition: which score counts.
+    """
+
+    base: Recipe
+    space: Space
+    objectives: tuple[Objective, ...] = ("miou",)
+    definition: Definition = "declared"
+
+
+_BATCHES = (4, 8, 16, 32)
+_SPREAD = math.sqrt(1000)
+
+
+def searched(
+    source: Path, *, models: Sequence[str] = (), objectives: tuple[Objective, ...] = ("miou",)
+) -> tuple[str, Search]:
+    """A name, and what is searched of a study file (its base and its `random.keys`), a recipe, or data.
+
+    Args:
+        source: any of these.
+        models: to choose from as well, as `fpn:resnet18`, or `unet` for a model without an encoder.
+        objectives: what counts, the most important one first.
+
+    Raises:
+        SegwrightError: the source cannot be used, or there is no such model.
+    """
+    keys: Mapping[str, Range | list[Any]] | None = None
+    definition: Definition = "declared"
+    if _is_study(source):
+        study = read_study(source)
+        name, definition = study.name, study.definition
+        alone = replace(study, rows=(Row("base", {}),), seeds=(), folds=None, random=None)
+        base = make_recipe(trials(alone)[0].recipe)
+        keys = None if study.random is None else study.random.keys
+    else:
+        name = stem_of(source)
+        base = recipe_for(source, start_from=None, budget=(None, None), overrides=())
+    space = usual_space(base) if keys is None else dict(keys)
+    if models:
+        space[MODEL_KEY] = checked_models(models)
+    return name, Search(base, space, objectives, definition)
+
+
+def _is_study(source: Path) -> bool:
+    if source.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    tree = read_yaml(source)
+    return isinstance(tree, dict) and "base" in tree
+
+
+def usual_space(base: Recipe) -> dict[str, Range | list[Any]]:
+    """What is searched where nobody says: three decades of learning rate around the base's, and what regularises.
+
+    The base's own values are part of every menu.
+    """
+    rate = base.optimizer.lr
+    return {
+        "optimizer.lr": Range(log=(rate / _SPREAD, rate * _SPREAD)),
+        "optimizer.weight_decay": Range(log=(1e-5, 1e-1)),
+        "loss.formula": _with(base.loss.formula, ["ce", "dice + ce", "dice + 2*ce", "jaccard + ce", "lovasz + ce"]),
+        "augment.preset": _with(base.augment.preset, ["light", "medium", "strong"]),
+        "training.ema": _with(base.training.ema, [0.9, 0.99, 0.999]),
+        "training.batch_size": _with(base.training.batch_size, list(_BATCHES)),
+    }
+
+
+def checked_models(models: Sequence[str]) -> list[Any]:
+    """The same models, once each.
+
+    Raises:
+        RecipeError: there is no such model.
+    """
+    for model in models:
+        name = model.partition(":")[0]
+        if name not in MODELS:
+            raise RecipeError(f"there is no model '{name}'", mend=nearest(name, MODELS))
+    return list(dict.fromkeys(models))
+
+
+def require_sound(base: Recipe, space: Space) -> None:
+    """Try both ends of every range and every entry of every menu.
+
+    Raises:
+        RecipeError: an unknown key, or a value that it may not have.
+    """
+    for key, menu in space.items():
+        for value in menu if isinstance(menu, list) else ends_of(menu):
+            changed(base, {key: value})
+
+
+def ends_of(span: Range) -> tuple[float, float]:
+    """The smallest and the largest value of a range."""
+    ends = span.log or span.uniform or span.whole
+    assert ends is not None, "one of three ways"
+    return ends
+
+
+def changed(base: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The base with those values; another model takes its own usual arguments.
+
+    Raises:
+        RecipeError: an unknown key, or a value that it may not have.
+    """
+    plain = {key: value for key, value in values.items() if key != MODEL_KEY}
+    if MODEL_KEY in values:
+        name, _, encoder = str(values[MODEL_KEY]).partition(":")
+        plain |= {"model.name": name, "model.encoder": encoder or None}
+        if name != base.model.name:
+            plain["model.arguments"] = {}
+    return override(base, assignments(plain))
+
+
+def values_of(base: Recipe, space: Space) -> dict[str, Any] | None:
+    """The base's own values as a point of the space; None where it lies outside."""
+    tree = base.as_dict()
+    values = {}
+    for key, menu in space.items():
+        value = _model_of(base) if key == MODEL_KEY else at(tree, key)
+        if isinstance(menu, list):
+            inside = value in menu
+        else:
+            low, high = ends_of(menu)
+            inside = isinstance(value, int | float) and low <= value <= high
+        if not inside:
+            return None
+        values[key] = value
+    return values
+
+
+def at(tree: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None where there is none."""
+    value: Any = tree
+    for step in key.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def as_text(value: Any) -> str:
+    """An entry of a menu as a text that `from_text` gives back; Optuna's own menus hold no lists."""
+    return json.dumps(value, sort_keys=True)
+
+
+def from_text(text: str) -> Any:
+    return json.loads(text)
+
+
+def _model_of(base: Recipe) -> str:
+    return base.model.name if base.model.encoder is None else f"{base.model.name}:{base.model.encoder}"
+
+
+def _with(value: Any, menu: list[Any]) -> list[Any]:
+    return menu if value in menu else [value, *menu]

@@ -1,0 +1,185 @@
+"""Study files: rows, trials, their names, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segwright.errors import RecipeError
+from segwright.recipe import make_recipe
+from segwright.studies.grid import Study, choose, digest_of, draw, read_study, slug, trials
+from segwright.studies.state import begin_study
+from segwright.studies.study_file import RandomRows
+
+BASE: dict[str, Any] = {"data": {"path": "photos"}, "training": {"epochs": 2}}
+
+
+def study(folder: Path, **keys: Any) -> Study:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "losses.yaml").write_text(yaml.safe_dump({"base": BASE, **keys}))
+    return read_study(folder / "losses.yaml")
+
+
+def names(of: Study) -> list[str]:
+    return [trial.name for trial in trials(of)]
+
+
+def test_rows_are_the_list_times_the_grid_and_what_is_drawn(tmp_path):
+    found = study(
+        tmp_path,
+        list=[{"name": "plain"}, {"loss.formula": "dice", "figure": {"miou": 0.5}, "note": "theirs"}],
+        grid={"optimizer.lr": [1e-3, "3e-3"]},
+        random={"trials": 2, "keys": {"training.ema": {"uniform": [0.9, 0.99]}, "loss.formula": ["ce"]}},
+        seeds=[4, 5],
+    )
+    assert [row.name for row in found.rows][:4] == [
+        "plain, optimizer.lr=0.001",
+        "plain, optimizer.lr=3e-3",
+        "loss.formula=dice, optimizer.lr=0.001",
+        "loss.formula=dice, optimizer.lr=3e-3",
+    ]
+    assert len(found.rows) == 6
+    every = trials(found)
+    assert [trial.seed for trial in every] == [4] * 6 + [5] * 6
+    assert every[1].recipe["optimizer"]["lr"] == 3e-3
+    assert every[2].figure == {"miou": 0.5}
+    assert every[0].recipe["data"]["path"] == str(tmp_path / "photos")
+    assert len(set(names(found))) == 12
+    assert [t.row for t in choose(every, rows=["plain, optimizer.lr=0.001"], seeds=[5])] == [every[0].row]
+    with pytest.raises(RecipeError, match="Did you mean 'plain, optimizer"):
+        choose(every, rows=["plain, optimizer.lr=0.01"])
+    with pytest.raises(RecipeError, match="There are: 4, 5"):
+        choose(every, seeds=[6])
+
+
+def test_a_study_without_rows_is_its_base(tmp_path):
+    found = study(tmp_path)
+    assert [(trial.row, trial.seed, trial.fold) for trial in trials(found)] == [("base", 0, None)]
+    assert found.name == "losses"
+
+
+def test_folds_take_the_place_of_the_split(tmp_path):
+    every = trials(study(tmp_path, folds=3, seeds=[1]))
+    assert [trial.fold for trial in every] == [0, 1, 2]
+    assert [trial.recipe["data"]["split"]["fold"] for trial in every] == [0, 1, 2]
+    assert {trial.recipe["data"]["split"]["kind"] for trial in every} == {"kfold"}
+    assert [trial.name.split("-")[:3] for trial in every] == [["base", "s1", f"f{fold}"] for fold in range(3)]
+
+
+def test_the_digest_is_the_same_everywhere():
+    """On other machines, Pythons and days too: were it another, all studies of old would be trained again."""
+    assert digest_of(make_recipe({"loss": {"formula": "dice"}, "optimizer": {"lr": 0.002}})) == "a1d388dc"
+
+
+@given(
+    epochs=st.integers(1, 500),
+    lr=st.floats(1e-6, 1.0),
+    formula=st.sampled_from(["ce", "dice"]),
+    same=st.sampled_from([("data", "resident", "map"), ("training", "devices", 2), ("training", "tensorboard", True)]),
+)
+def test_the_digest_tells_results_apart_and_nothing_else(epochs, lr, formula, same):
+    tree = {"training": {"epochs": epochs}, "optimizer": {"lr": lr}, "loss": {"formula": formula}}
+    own = digest_of(make_recipe(tree))
+    assert own == digest_of(make_recipe(dict(reversed(tree.items()))))
+    branch, key, value = same
+    assert own == digest_of(make_recipe({**tree, branch: {**tree.get(branch, {}), key: value}}))
+    assert own != digest_of(make_recipe({**tree, "training": {"epochs": epochs + 1}}))
+    assert own != digest_of(make_recipe({**tree, "training": {"epochs": epochs, "seed": 1}}))
+
+
+def test_names_hold_wherever_the_study_lies_and_in_its_folder(tmp_path):
+    rows = [{"name": "a", "data.split.file": "split.json"}, {"name": "b", "source": "other"}]
+    first, second = study(tmp_path / "one", list=rows), study(tmp_path / "two", list=rows)
+    assert names(first) == names(second)
+    begin_study(first, tmp_path / "out")
+    again = read_study(tmp_path / "out" / "study.yaml")
+    assert (names(again), again.name, again.file) == (names(first), "losses", first.file)
+    assert trials(again)[0].recipe["data"]["split"]["file"] == str(tmp_path / "one" / "split.json")
+    assert trials(again)[1].recipe["data"]["path"] == str(tmp_path / "one" / "other")
+
+
+def test_a_base_may_be_a_recipe_elsewhere(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "base.yaml").write_text(yaml.safe_dump(BASE))
+    found = study(tmp_path / "studies", base="../recipes/base.yaml")
+    assert trials(found)[0].recipe["data"]["path"] == str(tmp_path / "recipes" / "photos")
+    assert found.base["data"] == {"path": "../recipes/photos"}
+
+
+def test_copies_are_those_of_their_images_and_no_more(tmp_path):
+    rows = [
+        {"name": "plain"},
+        {"name": "more", "copies": {"count": 9, "only_classes": ["rock"]}},
+        {"name": "more, slower", "copies": {"count": 9, "only_classes": ["rock"]}, "optimizer.lr": 1e-4},
+    ]
+    every = trials(study(tmp_path, list=rows, seeds=[0, 1]))
+    by_row = {(trial.row, trial.seed): trial for trial in every}
+    assert by_row["plain", 0].copies is None
+    assert by_row["more", 0].copies_name == by_row["more", 1].copies_name
+    assert by_row["more", 0].name[-8:] != by_row["plain", 0].name[-8:]
+    of_folds = trials(study(tmp_path, list=rows, folds=2))
+    assert len({trial.copies_name for trial in of_folds if trial.row == "more"}) == 2
+
+
+def test_drawn_rows_stay_when_more_are_drawn():
+    keys = {"optimizer.lr": {"log": [1e-4, 1e-2]}, "n": {"int": [1, 5]}, "loss.formula": ["ce", "dice"]}
+    few, more = (RandomRows.model_validate({"trials": n, "keys": keys}) for n in (5, 50))
+    drawn = [draw(more, number) for number in range(50)]
+    assert [draw(few, number) for number in range(5)] == drawn[:5]
+    assert all(1e-4 <= one["optimizer.lr"] <= 1e-2 for one in drawn)
+    assert {one["n"] for one in drawn} == {1, 2, 3, 4, 5}
+    assert {one["loss.formula"] for one in drawn} == {"ce", "dice"}
+    # Half of the rates lie below the middle of their logarithms.
+    assert 12 < sum(one["optimizer.lr"] < 1e-3 for one in drawn) < 38
+    fewer_keys = RandomRows.model_validate({"trials": 5, "keys": {"n": {"int": [1, 5]}}})
+    assert [draw(fewer_keys, number)["n"] for number in range(5)] == [one["n"] for one in drawn[:5]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"gird": {}}, "unknown key 'gird'. Did you mean 'grid'"),
+        ({"list": [{"name": "a", "loss.formla": "ce"}]}, "row 'a': unknown key 'loss.formla'. Did you mean 'formula'"),
+        ({"list": [{"name": "a", "optimizer.lr": -1}]}, "row 'a': 'optimizer.lr' = -1"),
+        ({"list": [{"name": "a"}, {"name": "a", "loss.formula": "ce"}]}, "two rows are called 'a'"),
+        ({"list": [{"name": "a"}], "baseline": "b"}, "'baseline' = 'b' is no row. There are: a"),
+        ({"list": [{"name": "a", "copies": {"count": 3, "only_class": "rock"}}]}, "Did you mean 'only_classes'"),
+        ({"list": [{"name": "a", "copies": {"count": 0}}]}, "row 'a': 'copies.count' = 0"),
+        ({"list": [{"name": 3}]}, "a row's 'name' is a text"),
+        ({"grid": {"optimizer.lr": []}}, "'grid.optimizer.lr'"),
+        ({"random": {"keys": {"optimizer.lr": {"lgo": [1, 2]}}}}, "random.keys.optimizer.lr"),
+        ({"random": {"keys": {"optimizer.lr": {"log": [0, 2]}}}}, "lies above 0"),
+        ({"random": {"keys": {"optimizer.lr": {"log": [3, 2]}}}}, "in this order"),
+        ({"definition": "best"}, "'definition' = 'best'"),
+        ({"folds": 1}, "'folds' = 1"),
+        ({"base": {"modle": {}}}, "unknown key 'modle'"),
+        ({"seeds": []}, "'seeds'"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, keys, words):
+    with pytest.raises(RecipeError) as error:
+        study(tmp_path, **keys)
+    assert words in str(error.value)
+    assert "losses.yaml" in str(error.value)
+
+
+def test_no_base_and_no_mapping(tmp_path):
+    (tmp_path / "empty.yaml").write_text("seeds: [1]")
+    with pytest.raises(RecipeError, match="has no 'base'"):
+        read_study(tmp_path / "empty.yaml")
+    (tmp_path / "empty.yaml").write_text("- 1")
+    with pytest.raises(RecipeError, match="Start it with 'base:'"):
+        read_study(tmp_path / "empty.yaml")
+
+
+@given(st.text())
+def test_slugs_are_names_of_folders(name):
+    assert slug(name)
+    assert set(slug(name)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert not slug(name).startswith("-")
+    assert len(slug(name)) <= 60

@@ -1,0 +1,62 @@
+"""`segwright leaderboard`, `compare --no-images` and `runs` on folders that were written by hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segwright.cli import main
+from segwright.files import write_yaml
+from segwright.recipe import make_recipe
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Exit code and output of `segwright words...`."""
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["segwright", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        told = capsys.readouterr()
+        return int(end.value.code or 0), told.out + told.err
+
+    return run
+
+
+def test_leaderboard_in_every_format(write_study: Callable[..., Path], call: Callable[..., tuple[int, str]]) -> None:
+    out = write_study({"ce": 0.70, "dice": 0.80, "jaccard": 0.701})
+    code, told = call("leaderboard", str(out))
+    assert code == 0
+    assert "dice: best; better than ce" in told
+    assert "too close to call with ce" in told
+    for name in ("results.csv", "leaderboard.md", "leaderboard.tex", "leaderboard.html"):
+        assert (out / name).stat().st_size > 300
+    assert call("leaderboard", str(out), "--format", "csv")[1].strip() == (out / "results.csv").read_text().strip()
+    assert (
+        call("leaderboard", str(out), "--format", "latex")[1].strip() == (out / "leaderboard.tex").read_text().strip()
+    )
+    code, told = call("leaderboard", str(out), "--baseline", "dicee")
+    assert (code, "Did you mean 'dice'" in told) == (2, True)
+
+
+def test_compare_and_runs(
+    tmp_path: Path, write_run: Callable[..., None], confusion: Callable[..., np.ndarray],
+    call: Callable[..., tuple[int, str]],
+) -> None:  # fmt: skip
+    for number, name in enumerate("ab"):
+        write_run(tmp_path / name, confusion(0.6 + number / 5, seed=number))
+        write_yaml(tmp_path / name / "recipe.yaml", make_recipe({"training": {"seed": number}}).as_dict())
+    page = tmp_path / "ab.html"
+    code, told = call("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--no-images", "-o", str(page))
+    assert (code, "better" in told) == (0, True)
+    assert "<img" not in page.read_text()
+    assert "2 runs" in call("runs", "--in", str(tmp_path))[1]
+    assert "1 runs" in call("runs", "seed=1", "--in", str(tmp_path), "--tag", "good")[1]
+    assert call("runs", "--in", str(tmp_path), "--remove")[0] == 2
+    assert "Moved to" in call("runs", "tag=good", "--in", str(tmp_path), "--remove")[1]
+    assert not (tmp_path / "b").exists()
