@@ -109,6 +109,7 @@ class WeightedLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.progress = 0.0
         self._wanted = Wanted(
+            pixel=any(term.name == "ce" for term in terms),
             smooth=label_smoothing > 0 and any(term.name == "ce" for term in terms),
             region=any(LOSSES[term.name].family == "region" and term.name != "lovasz" for term in terms),
             gammas=tuple(sorted({float(_told(term)["gamma"]) for term in terms if term.name == "focal"})),

@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 
 from segwright.errors import MaskError
+from segwright.losses.region_counts import region_counts
+from segwright.losses.sums import sum_by_label
 from segwright.types import IGNORE_INDEX, Logits, Masks
 
 _CPU_PIECE_BYTES = 1 << 20
@@ -69,14 +71,16 @@ class SoftCounts:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which sums are taken, beside `nll` and `count`.
+    """Which sums are taken, beside `count`.
 
     Attributes:
+        pixel: `nll`.
         smooth: `log_mass`.
         region: `overlap` and `mass`.
         gammas: exponents of `focal`.
     """
 
+    pixel: bool = True
     smooth: bool = False
     region: bool = False
     gammas: tuple[float, ...] = ()
@@ -116,11 +120,15 @@ def soft_counts(logits: Logits, labels: Tensor, *, wanted: Wanted, edge_weight: 
     """
     num_classes = logits.shape[1]
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    count = _sum_by_label(None, labels, num_classes).to(dtype)
+    count = sum_by_label(None, labels, num_classes).to(dtype)
+    if wanted == Wanted(pixel=False, region=True) and edge_weight is None and logits.device.type == "cpu":
+        overlap, mass = region_counts(logits, labels)
+        none = torch.zeros_like(count)
+        return SoftCounts(none, none, overlap, mass, count, none, none, {})
     nll, log_mass, overlap, mass, edge, focal = _SoftCounts.apply(logits, labels, edge_weight, wanted)
     edge_count = torch.zeros_like(count)
     if edge_weight is not None:
-        edge_count = _sum_by_label(edge_weight.to(dtype), labels, num_classes)
+        edge_count = sum_by_label(edge_weight.to(dtype), labels, num_classes)
     exponents = dict(zip(wanted.gammas, focal.unbind(), strict=True))
     return SoftCounts(nll, log_mass, overlap, mass, count, edge, edge_count, exponents)
 
@@ -154,11 +162,11 @@ class _SoftCounts(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         zeros = torch.zeros_like(mass)
         true_p = torch.exp(-nll) if wanted.region or wanted.gammas else nll
-        overlap = _sum_by_label(true_p, labels, num_classes) if wanted.region else zeros
-        edge = zeros.clone() if edge_weight is None else _sum_by_label(edge_weight.to(dtype) * nll, labels, num_classes)
-        focal = [_sum_by_label((1 - true_p) ** gamma * nll, labels, num_classes) for gamma in wanted.gammas]
+        overlap = sum_by_label(true_p, labels, num_classes) if wanted.region else zeros
+        edge = zeros.clone() if edge_weight is None else sum_by_label(edge_weight.to(dtype) * nll, labels, num_classes)
+        focal = [sum_by_label((1 - true_p) ** gamma * nll, labels, num_classes) for gamma in wanted.gammas]
         stacked = torch.stack(focal) if focal else zeros.new_zeros(0, images, num_classes)
-        return _sum_by_label(nll, labels, num_classes), log_mass, overlap, mass, edge, stacked
+        return sum_by_label(nll, labels, num_classes), log_mass, overlap, mass, edge, stacked
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -233,23 +241,6 @@ def _pieces(logits: Tensor) -> Iterator[_Piece]:
     for image in range(images):
         for start in range(0, rows, step):
             yield slice(image, image + 1), slice(start, start + step)
-
-
-def _sum_by_label(values: Tensor | None, labels: Tensor, num_classes: int) -> Tensor:
-    """(N, K) sums of a value a pixel (of ones where None) by image and label; label K is dropped."""
-    bins = num_classes + 1
-    images = len(labels)
-    place = labels + torch.arange(images, device=labels.device).view(-1, 1, 1) * bins
-    if labels.device.type == "cpu":
-        weights = None if values is None else values.reshape(-1).double()
-        total = torch.bincount(place.reshape(-1), weights=weights, minlength=images * bins)
-        total = total.view(images, bins)[:, :num_classes]
-        return total if values is None else total.to(values.dtype)
-    # `bincount` waits for the device.
-    ones = torch.ones((), device=labels.device).expand(labels.shape) if values is None else values
-    total = torch.zeros(images * bins, dtype=ones.dtype, device=labels.device)
-    total.scatter_add_(0, place.reshape(-1), ones.reshape(-1))
-    return total.view(images, bins)[:, :num_classes]
 
 
 def _with_ignored_bin(grad: Tensor | None) -> Tensor | None:
