@@ -79,6 +79,8 @@ def study(
     say(f"{done.done} runs are done, {done.failed} failed, in {done.seconds / 60:.1f} minutes")
     if done.failed:
         say(f"Errors: {shown(done.out / 'errors')}; try them again with --retry")
+    if done.done:
+        say(f"Table:  {shown(done.out / 'leaderboard.html')}")
     say(f"Study:  {shown(done.out)}")
     if done.failed:
         raise SystemExit(1)

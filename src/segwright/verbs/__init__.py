@@ -1,0 +1,75 @@
+"""The verbs: what a user can do, with plain values in and files out.
+
+The command line and `import segwright` both call these, so that both mean the same. A verb is imported when it is first
+asked for, and rooms that only one verb needs when it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segwright.verbs.images import audit, augment
+    from segwright.verbs.models import ensemble, evaluate, load, predict, report
+    from segwright.verbs.studies import (
+        compare,
+        leaderboard,
+        learning_curve,
+        list_runs,
+        plan_study,
+        remove_runs,
+        study,
+        tune,
+    )
+    from segwright.verbs.training import resume, train
+
+__all__ = [
+    "audit",
+    "augment",
+    "compare",
+    "ensemble",
+    "evaluate",
+    "leaderboard",
+    "learning_curve",
+    "list_runs",
+    "load",
+    "plan_study",
+    "predict",
+    "remove_runs",
+    "report",
+    "resume",
+    "study",
+    "train",
+    "tune",
+]
+
+_ROOMS = {
+    "audit": "images",
+    "augment": "images",
+    "ensemble": "models",
+    "evaluate": "models",
+    "load": "models",
+    "predict": "models",
+    "report": "models",
+    "compare": "studies",
+    "leaderboard": "studies",
+    "learning_curve": "studies",
+    "list_runs": "studies",
+    "plan_study": "studies",
+    "remove_runs": "studies",
+    "study": "studies",
+    "tune": "studies",
+    "resume": "training",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return getattr(importlib.import_module(f"segwright.verbs.{_ROOMS[name]}"), name)
+    raise AttributeError(f"module 'segwright.verbs' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

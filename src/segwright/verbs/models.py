@@ -1,0 +1,193 @@
+"""Verbs of trained models: score them, join them, use them, report them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from segwright import runs
+from segwright.augment.matching import Matching
+from segwright.bundle import Bundle, load_bundle, save_bundle
+from segwright.errors import OutputError
+from segwright.hardware import PrecisionChoice
+from segwright.prediction.predictor import Predictor
+from segwright.prediction.predictor import load as load_predictor
+
+if TYPE_CHECKING:
+    from segwright.evaluation.ensemble_weights import EnsembleFit
+    from segwright.evaluation.evaluate import Evaluation
+    from segwright.prediction.files import Predicted
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    split: str | None = None,
+    data: str | Path | None = None,
+    device: str = "auto",
+    batch_size: int = 8,
+    match: Matching = "none",
+    progress: bool = True,
+) -> Evaluation:
+    """Score a run's model and keep the scores in the run.
+
+    Args:
+        run: the folder of a run.
+        split: val (when not given), test or train; with `data`, the side that the data itself names.
+        data: other labelled images; all of them are scored unless `split` is given.
+        device: auto, cpu, cuda ...
+        batch_size: images that go through the network at once.
+        match: bring the tones of every image to those of the training images; its scores get a name of their own.
+        progress: show how far it is.
+
+    Raises:
+        SegwrightError: the run, its data or the split is not there.
+    """
+    from segwright.evaluation.evaluate import evaluate as evaluate_bundle
+
+    folder = runs.find_run(Path(run))
+    recipe = runs.recipe_of(folder)
+    bundle = load_bundle(folder)
+    if data is None:
+        side = split or "val"
+        images = runs.own_images(recipe, folder, side=side, progress=progress)
+    else:
+        side = runs.name_of_scores(Path(data), split=split)
+        images = runs.other_images(folder, Path(data), split=split, progress=progress)
+    if match != "none":
+        side = f"{side}-{match}"
+    return evaluate_bundle(
+        bundle,
+        images.pack,
+        images.indices,
+        split_name=side,
+        out=folder,
+        device=device,
+        batch_size=batch_size,
+        groups=images.groups,
+        match=match,
+        progress=progress,
+    )
+
+
+def ensemble(
+    runs_or_bundles: Sequence[str | Path],
+    *,
+    out: str | Path,
+    by: Literal["equal", "likelihood", "miou"] = "likelihood",
+    soup: bool = False,
+    device: str = "auto",
+    batch_size: int = 8,
+    progress: bool = True,
+) -> EnsembleFit:
+    """Make one bundle of several trained models, weighted by the validation images of the first run.
+
+    Args:
+        runs_or_bundles: two or more runs, of the same classes.
+        out: folder of the new bundle.
+        by: equal weights, or those that make the true labels likeliest, or mIoU best.
+        soup: average the weights of models of one architecture, in place of what they say.
+        device: auto, cpu, cuda ...
+        batch_size: images at a time.
+        progress: show how far it is.
+
+    Returns:
+        The weights, each model's mIoU, that of the average, and the gain with its interval.
+
+    Raises:
+        RunError: one run was trained on validation images of another, or they have other classes.
+        OutputError: the bundle is there already.
+    """
+    from segwright.evaluation.ensemble_weights import ask, fit, of_soup
+    from segwright.models import build_model
+    from segwright.models.ensemble import ensemble_of, soup_of
+
+    folders = [runs.find_run(Path(one)) for one in runs_or_bundles]
+    if Path(out).exists():
+        raise OutputError("is there already", mend="choose another -o", file=Path(out))
+    bundles = [load_bundle(folder, device="cpu") for folder in folders]
+    runs.require_comparable(folders, [bundle.classes for bundle in bundles])
+    images = runs.own_images(runs.recipe_of(folders[0]), folders[0], side="val", progress=progress)
+    classes, pack = bundles[0].classes, images.pack
+    told = ask(bundles, pack, images.indices, batch_size=batch_size, device=device)
+    found = fit(told, classes, by=by, groups=images.groups)
+    models = [bundle.model.cpu() for bundle in bundles]
+    model = (soup_of if soup else ensemble_of)(models, weights=found.weights, build=build_model)
+    if soup:
+        one = Bundle(model.eval(), classes, {})
+        found = of_soup(
+            found,
+            ask([one], pack, images.indices, batch_size=batch_size, device=device),
+            told,
+            classes,
+            groups=images.groups,
+        )
+    first = bundles[0].info
+    licences = list(dict.fromkeys(line for bundle in bundles for line in bundle.info["licences"]))
+    value = {"name": "miou", "split": "val", "value": found.together, "interval": None}
+    members = [str(folder) for folder in folders]
+    info = {**first, "score": value, "licences": licences, "members": members, "weights": list(found.weights)}
+    save_bundle(Path(out), model.cpu(), classes=classes, info=info)
+    return found
+
+
+def predict(
+    run: str | Path,
+    source: str | Path,
+    *,
+    out: str | Path,
+    overlays: bool = False,
+    device: str = "auto",
+    precision: PrecisionChoice = "auto",
+    batch_size: int = 8,
+    match: Matching = "none",
+) -> Predicted:
+    """Write the mask of every image of a source; see `segwright.prediction.files`.
+
+    Args:
+        run: the folder of a run or of a bundle.
+        source: a picture, a folder of pictures, or a file of arrays.
+        out: the folder of the masks.
+        overlays: also write pictures of the image with its mask on top.
+        device: auto, cpu, cuda ...
+        precision: auto takes the fastest that is safe.
+        batch_size: images that go through the network at once.
+        match: bring the tones of every image to those of the training images first: by mean and deviation (moments), or
+            by the whole histogram.
+
+    Raises:
+        SegwrightError: the model or the images are not there, or a file that is not ours would be overwritten.
+    """
+    from segwright.prediction.files import predict_files
+
+    predictor = load(run, device=device, precision=precision, batch_size=batch_size, match=match)
+    return predict_files(predictor, runs.existing(Path(source)), out=Path(out), overlays=overlays)
+
+
+def report(run: str | Path, *, out: str | Path | None = None) -> Path:
+    """Write the report of a run from what stands on disk, as one HTML file.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    from segwright.reporting.page import write_report
+
+    return write_report(runs.find_run(Path(run)), out=None if out is None else Path(out))
+
+
+def load(
+    run: str | Path,
+    *,
+    device: str = "auto",
+    precision: PrecisionChoice = "auto",
+    batch_size: int = 8,
+    match: Matching = "none",
+) -> Predictor:
+    """The model of a run or of a bundle, ready to predict; see `Predictor` for `match`.
+
+    Raises:
+        RunError: there is no bundle, or it is damaged.
+        WeightsError: its weights do not fit.
+    """
+    return load_predictor(Path(run), device=device, precision=precision, batch_size=batch_size, match=match)
