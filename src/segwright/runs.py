@@ -54,6 +54,9 @@ def recipe_for(
             "drop": [],
             "split": Recipe().as_dict()["data"]["split"],
         }
+        # What the other run began from, and in which stages, is done.
+        tree["model"]["branches"], tree["stages"] = None, []
+        tree["training"]["trainable"], tree["loss"]["heads"] = [], []
     if start_from is not None and file is None and (start_from / "data.yaml").is_file():
         card = read_card(start_from / "data.yaml")
         tree["classes"] |= {"names": card.classes, "colors": card.colors}
@@ -107,15 +110,20 @@ def new_run(out: Path, *, name: str | None, source: Path) -> Path:
     """
     if name is None:
         stem = stem_of(source) if source.exists() else source.name
-        number = next(number for number in range(1, 1_000_000) if not (out / f"{stem}-{number}").exists())
+        number = next(number for number in range(1, 1_000_000) if not _taken(out / f"{stem}-{number}"))
         return out / f"{stem}-{number}"
     if not name or not name.isprintable() or Path(name).name != name or name.startswith("."):
         raise RunError(f"'{name}' is no name for a run", mend="use letters, digits, '-' and '_'; --out says where")
-    if (out / name).exists():
+    if _taken(out / name):
         free = new_run(out, name=None, source=Path(name)).name
         mend = f"call this one '{free}', or go on with the old one: segwright train {out / name} --resume"
         raise RunError("this run exists", mend=mend, file=out / name)
     return out / name
+
+
+def _taken(run: Path) -> bool:
+    """Whether a run of that name is there, or in its stages still."""
+    return run.exists() or run.with_name(f"{run.name}.stages").exists()
 
 
 def find_run(run: Path) -> Path:

@@ -113,6 +113,12 @@ class Head:
     whole: int | None = None
     whole_share: float = 0.9
 
+    def is_of_classes(self, num_classes: int) -> bool:
+        """Whether its labels mean the K classes themselves, be it that some are taken for others."""
+        if self.whole is not None or self.num_classes not in (0, num_classes):
+            return False
+        return all(label == IGNORE_INDEX or self.labels[label] == label for label in self.labels)
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -37,6 +37,7 @@ class HeadsLoss(nn.Module):
     """
 
     tables: Tensor
+    kept: Tensor
 
     def __init__(
         self, heads: Sequence[Head], losses: Sequence[WeightedLoss], *, taught: Sequence[str] = (),
@@ -51,6 +52,7 @@ class HeadsLoss(nn.Module):
         self._losses = nn.ModuleList(losses)
         self._taught = [place for place, name in enumerate(names) if not taught or name in taught]
         # Not part of a checkpoint: the model brings them back.
+        self.register_buffer("kept", _table(Head("all", labels=tuple(range(IGNORE_INDEX))), ignored), persistent=False)
         self.register_buffer("tables", torch.stack([_table(head, ignored) for head in heads]), persistent=False)
 
     @property
@@ -99,6 +101,7 @@ class HeadsLoss(nn.Module):
         """What a head is taught: (N, H, W) labels of its own, or (N, 1, 1) of whole images."""
         head = self._heads[place]
         if head.whole is not None:
+            masks = self.kept[masks]
             valid = (masks != IGNORE_INDEX).sum((1, 2))
             there = (masks == head.whole).sum((1, 2))
             whole = (there >= head.whole_share * valid).long()

@@ -212,6 +212,12 @@ def _sliced(layer: nn.Module, inputs: tuple[Any, ...], *, stride: tuple[int, ...
     return (inputs[0][..., :: stride[0], :: stride[1]], *inputs[1:])
 
 
+def start_silent(layer: nn.Conv2d | nn.Linear) -> None:
+    """Let a layer begin at zero, whatever initialisation is asked for: it corrects, and has to learn what."""
+    nn.init.zeros_(layer.weight)
+    layer.starts_silent = True  # type: ignore[assignment]  # read by `initialization`
+
+
 def center_crop(x: Tensor, like: Tensor) -> Tensor:
     """The middle of `x`, as large as `like`."""
     top, left = ((x.shape[axis] - like.shape[axis]) // 2 for axis in (-2, -1))

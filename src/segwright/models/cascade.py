@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segwright.errors import RecipeError
+from segwright.errors import RecipeError, one_line
+from segwright.models.blocks import start_silent
 from segwright.models.branches import Build, main_of, member_spec
 from segwright.models.class_wise import labels_of
 from segwright.models.refiner import ARGUMENTS as REFINER_ARGUMENTS
@@ -189,12 +190,17 @@ def _refiner(spec: ModelSpec, chosen: dict[str, Any]) -> Refiner:
 
 def _judge(name: str, *, in_channels: int) -> nn.Module:
     """A classifier of timm that begins by saying no: an untrained judge must not paint images over."""
+    mend = f"use a classifier of timm that takes images of {JUDGED_PX} x {JUDGED_PX} pixels"
     try:
         judge: nn.Module = timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=2)
-    except RuntimeError as error:
-        raise RecipeError(f"cascade: judge '{name}' ({error})", mend="use a classifier of timm") from None
-    last = [layer for layer in judge.modules() if isinstance(layer, nn.Linear)][-1]
+        last = judge.get_classifier()  # type: ignore[operator]  # of timm's models
+        with torch.inference_mode():
+            judge.eval()(torch.zeros(1, in_channels, JUDGED_PX, JUDGED_PX))
+    except (RuntimeError, AssertionError, AttributeError) as error:
+        raise RecipeError(f"cascade: judge '{name}' ({one_line(str(error))})", mend=mend) from None
+    if not isinstance(last, nn.Linear | nn.Conv2d) or last.bias is None:
+        raise RecipeError(f"cascade: judge '{name}' does not end in a layer that can be shut", mend=mend)
+    start_silent(last)
     with torch.no_grad():
-        last.weight.zero_()
         last.bias.copy_(torch.tensor([_SHUT / 2, -_SHUT / 2]))
-    return judge
+    return judge.train()

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from segwright.errors import RecipeError
-from segwright.models.blocks import NORMS, initialize
+from segwright.models.blocks import NORMS, initialize, start_silent
 from segwright.models.branches import Branches, Build, build_branches
 from segwright.models.segmenter import InputSize, ModelEntry, ModelSpec, SegmentationModel
 from segwright.types import Head
@@ -51,6 +51,7 @@ class Fusion(nn.Module):
         initialize(self, activation="relu")
         last = self.correct[-1]
         assert isinstance(last, nn.Conv2d)
+        start_silent(last)
         nn.init.normal_(last.weight, std=_FIRST_STD)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:

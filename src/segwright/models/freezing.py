@@ -83,7 +83,7 @@ def unfreeze(model: SegmentationModel, parameters: Iterable[nn.Parameter], *, st
     """
     for parameter in parameters:
         parameter.requires_grad_(True)
-    model.frozen = ()
+    model.frozen = model.held
     model.train(model.training)
     if statistics:
         freeze_statistics(model)
@@ -112,6 +112,7 @@ def train_only(model: SegmentationModel, parts: Sequence[str]) -> None:
         for name, module in model.net.named_modules()
         if name and (own := list(module.parameters())) and not any(parameter.requires_grad for parameter in own)
     ]
+    model.held = tuple(still)
     model.frozen = tuple(dict.fromkeys([*model.frozen, *still]))
     model.train(model.training)
 
@@ -133,6 +134,8 @@ def parameters_below(encoder: nn.Module, depth: int, *, channels: int) -> list[n
         raise RecipeError(f"the encoder has no feature of depth {depth}", mend=mend)
     side = _PROBE_STEPS * int(encoder.output_stride)  # type: ignore[arg-type]  # an int of the library's
     parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    if not parameters:
+        return []
     training = encoder.training
     with torch.random.fork_rng(devices=()):
         images = torch.rand(1, channels, side, side).to(parameters[0].device)

@@ -92,7 +92,11 @@ def draw_weights(model: nn.Module, name: InitializationName, *, seed: int, keep:
         raise RecipeError(f"there is no initialisation '{name}'", mend=nearest(name, ("default", *INITIALIZATIONS)))
     generator = torch.Generator().manual_seed(seed)
     kept = set() if keep is None else {id(layer) for layer in keep.modules()}
-    layers = [layer for layer in model.modules() if isinstance(layer, _KINDS) and id(layer) not in kept]
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, _KINDS) and id(layer) not in kept and not getattr(layer, "starts_silent", False)
+    ]
     for layer in layers:
         INITIALIZATIONS[name].draw(layer.weight, *fans(layer), generator)
         if layer.bias is not None:

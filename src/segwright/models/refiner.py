@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segwright.models.blocks import initialize
+from segwright.models.blocks import initialize, start_silent
 from segwright.models.unet import UNet
 from segwright.models.unet_switches import UNetSwitches
 from segwright.types import IGNORE_INDEX, Masks
@@ -50,7 +50,7 @@ class Refiner(nn.Module):
         self._stride = 2 ** (depth - 1)
         self.net = UNet(in_channels + num_classes, num_classes, switches=UNetSwitches(depth=depth, width=width))
         initialize(self.net, activation="relu")
-        nn.init.zeros_(self.net.head.weight)
+        start_silent(self.net.head)
 
     def forward(self, image: Tensor, log_probs: Tensor) -> Tensor:
         height, width = image.shape[-2:]

@@ -78,6 +78,8 @@ def _dropouts(model: nn.Module) -> list[nn.Dropout | nn.Dropout2d]:
 def _last_convolution(model: SegmentationModel) -> nn.Conv2d:
     """That of the main head where one is named so; else the last with an output a class, or the last of all."""
     named = [getattr(model.net, name) for name in _HEADS if isinstance(getattr(model.net, name, None), nn.Module)]
+    # Of several heads in a list the first is the main one.
+    named = [part[0] if isinstance(part, nn.ModuleList) else part for part in named]
     layers = [layer for layer in (*named, model)[0].modules() if isinstance(layer, nn.Conv2d)]
     if not layers:
         raise RecipeError(

@@ -125,6 +125,7 @@ class SegmentationModel(nn.Module):
             heads, the main one first.
         input_size: the sides that `net` takes.
         frozen: names of the parts that do not learn; see `freezing.py`.
+        held: those of them that nothing lets go.
     """
 
     gain: Tensor
@@ -157,6 +158,7 @@ class SegmentationModel(nn.Module):
         self._encoder = [encoder]
         self._lone_image = lone_image
         self.frozen: tuple[str, ...] = ()
+        self.held: tuple[str, ...] = ()
         # Not in the state: the spec brings them back.
         for name in ("gain", "shift", "penalty"):
             self.register_buffer(name, torch.empty(0), persistent=False)
@@ -216,15 +218,18 @@ class SegmentationModel(nn.Module):
         answer = self._answer(self._normalized(self._padded(images)), masks if self.takes_masks else None)
         if not isinstance(answer, tuple):
             return self._finished(answer, height, width, in_place=True)
-        return tuple(self._finished(head, height, width, in_place=False) for head in answer)
+        said = self.heads or (Head("any"),) * len(answer)
+        own = [head.is_of_classes(self.spec.num_classes) for head in said]
+        return tuple(
+            self._finished(logits, height, width, in_place=False) if of_classes else logits[..., :height, :width]
+            for logits, of_classes in zip(answer, own, strict=True)
+        )
 
     def _finished(self, logits: Tensor, height: int, width: int, *, in_place: bool) -> Tensor:
         """Without the classes that are never predicted, and as large as the image."""
         if self.spec.never_predict:
             # Logits are the largest tensor of a step, and no layer that ends a network needs them again; but a head's
             # may be needed by another head.
-            if logits.shape[1] != self.penalty.shape[1]:
-                return logits[..., :height, :width]  # a head with labels of its own
             penalty = self.penalty.to(logits.dtype)
             logits = logits.add_(penalty) if in_place else logits + penalty
         if logits.shape[-2:] == (height, width):

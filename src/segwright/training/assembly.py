@@ -281,11 +281,11 @@ def _loss_of(recipe: Recipe, images: Prepared, *, heads: Sequence[Head]) -> Weig
     pixels = images.pack.class_pixels[images.indices("train")]
     weights = preflight.loss_weights(asked, classes=classes, class_pixels=pixels)
 
-    def loss_of(num_classes: int) -> WeightedLoss:
-        own = num_classes in (0, classes.num_classes)
+    def loss_of(head: Head) -> WeightedLoss:
+        own = head.is_of_classes(classes.num_classes)
         return build_loss(
             asked.formula,
-            num_classes=num_classes or classes.num_classes,
+            num_classes=classes.num_classes if own else head.num_classes,
             class_weights=weights if own else None,
             weighted_in=asked.weighted_in,
             ignore_in_loss=classes.ignore_in_loss if own else (),
@@ -296,8 +296,8 @@ def _loss_of(recipe: Recipe, images: Prepared, *, heads: Sequence[Head]) -> Weig
         if asked.heads:
             problem = f"loss.heads {', '.join(asked.heads)}: model '{recipe.model.name}' has one head alone"
             raise RecipeError(problem, mend="leave loss.heads out")
-        return loss_of(0)
-    losses = [loss_of(head.num_classes if head.labels or head.whole is not None else 0) for head in heads]
+        return loss_of(Head("main"))
+    losses = [loss_of(head) for head in heads]
     return HeadsLoss(heads, losses, taught=asked.heads, ignored=classes.ignore_in_loss)
 
 

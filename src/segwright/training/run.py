@@ -244,10 +244,11 @@ def _trainer(
 ) -> pl.Trainer:  # fmt: skip
     assert recipe.augment.crop_px is not None, "settled before"
     team, later = module.team, unfreezing_of(recipe.model)
+    resting = bool(later) or bool(recipe.loss.heads)  # what no taught head reads gets no gradient
     return pl.Trainer(
         accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
         devices=[device.index or 0] if device.type == "cuda" else 1,
-        strategy=strategy_of(team, module.model, crop_px=recipe.augment.crop_px, resting=bool(later)),
+        strategy=strategy_of(team, module.model, crop_px=recipe.augment.crop_px, resting=resting),
         sync_batchnorm=team.size > 1 and device.type == "cuda",
         precision=_LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]  # a literal of theirs
         max_epochs=_MORE_EPOCHS_THAN_ANY_BUDGET,

@@ -84,8 +84,21 @@ def _go_on(recipe: Recipe, run: Path, *, progress: bool) -> Path:
         place = folder / f"{number}-{name}"
         if name not in facts["done"]:
             resumed = (place / "recipe.yaml").is_file()
-            train(stage, run=place, resume=resumed, start_from=None if resumed else before, progress=progress)
+            train(
+                _from(before, stage, first=number == 1),
+                run=place,
+                resume=resumed,
+                start_from=None if resumed else before,
+                progress=progress,
+            )
             facts["done"].append(name)
             write_json(folder / _FACTS, facts)
         before = place
-    return train(recipe, run=run, start_from=before, progress=progress)
+    return train(_from(before, recipe, first=False), run=run, start_from=before, progress=progress)
+
+
+def _from(before: Path | None, recipe: Recipe, *, first: bool) -> Recipe:
+    """The recipe of a stage: the branches that a model is joined from were taken by the first."""
+    if first or before is None:
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"branches": None})})
