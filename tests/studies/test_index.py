@@ -28,6 +28,8 @@ def project(tmp_path: Path, write_run: Callable[..., None], confusion: Maker) ->
             run / "recipe.yaml",
             make_recipe({"model": {"name": model, **arguments}, "training": {"seed": seed}}).as_dict(),
         )
+        if not (run / "environment.json").exists():
+            write_json(run / "environment.json", {})
         if place != "runs/b":
             write_run(run, confusion(0.7, seed=seed))
     write_json(tmp_path / "runs/a/scores/val.json", {"definitions": {"declared": {"miou": {"estimate": 0.4}}}})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from segwright.cli import main
-from segwright.files import write_yaml
+from segwright.files import write_json, write_yaml
 from segwright.recipe import make_recipe
 
 
@@ -51,6 +51,7 @@ def test_compare_and_runs(
     for number, name in enumerate("ab"):
         write_run(tmp_path / name, confusion(0.6 + number / 5, seed=number))
         write_yaml(tmp_path / name / "recipe.yaml", make_recipe({"training": {"seed": number}}).as_dict())
+        write_json(tmp_path / name / "environment.json", {"seed": number})
     page = tmp_path / "ab.html"
     code, told = call("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--no-images", "-o", str(page))
     assert (code, "better" in told) == (0, True)

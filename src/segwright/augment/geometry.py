@@ -100,7 +100,8 @@ def _filled(
     reach_px: Float[np.ndarray, "N 2"] | None,
 ) -> tuple[Float[np.ndarray, "N 2 2"], Float[np.ndarray, "N 2"]]:
     """Linear parts with just enough zoom that the image fills the crop, and the room for shifts then."""
-    kept = half_sides if reach_px is None else np.maximum(half_sides - reach_px, 0)
+    # Of a tiny image a wide distortion would leave one pixel; at least half of it stays, and may be reflected.
+    kept = half_sides if reach_px is None else np.maximum(half_sides - reach_px, half_sides / 2)
     extent = np.abs(linear) @ half_crop
     needed = np.divide(extent, kept, out=np.full_like(extent, np.inf), where=kept > 0)
     zoom = np.maximum(np.where(extent > 0, needed, 1.0).max(axis=1), 1.0)[:, None]

@@ -246,11 +246,13 @@ def _mix_on_device(images: Shaped[Tensor, "N C h w"], masks: Int64[Tensor, "N h 
     take = _inside(parameters.rectangle[rows], like=labels)
     if parameters.by_class.any():
         assert parameters.class_order is not None, "drawn where any image goes through ClassMix"
-        order = torch.from_numpy(parameters.class_order[rows]).to(device, non_blocking=True)
+        order = torch.from_numpy(parameters.class_order[rows].astype(np.float32)).to(device, non_blocking=True)
         by_class = torch.from_numpy(parameters.by_class[rows]).to(device, non_blocking=True)
         take |= _half_of_the_classes(labels, order) & by_class[:, None, None]
     masks[mixed] = torch.where(take, labels, masks[mixed])
-    images[mixed] = torch.where(take[:, None], images[partner], images[mixed])
+    # 16-bit images are moved as signed ones, which torch can index.
+    moved = images.view(torch.int16) if images.dtype == torch.uint16 else images
+    moved[mixed] = torch.where(take[:, None], moved[partner], moved[mixed])
 
 
 def _inside(rectangles: Int[np.ndarray, "R 4"], *, like: Int64[Tensor, "R h w"]) -> Bool[Tensor, "R h w"]:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,12 @@ class Originals:
     classes: ClassSet
     split: Mapping[str, SplitName]
     groups: Sequence[str | None]
+
+    @cached_property
+    def first_number(self) -> int:
+        """Of a copy: above those of copies that are among the originals."""
+        found = (_COPY.search(name) for name in self.pack.ids)
+        return max((int(number[1]) + 1 for number in found if number), default=0)
 
     def group(self, i: int) -> str:
         """An image without a group is its own."""
@@ -172,6 +180,9 @@ def _jobs(chosen: Int[np.ndarray, " M"], *, count: int, seed: int) -> list[int]:
     return [int(i) for i in np.concatenate(passes)[:count]]
 
 
+_COPY = re.compile(r"\.copy(\d+)$")
+
+
 @dataclass(frozen=True)
 class _Copy:
     """One copy: its number, the position of its original, its pixels, and how it was made."""
@@ -232,7 +243,7 @@ def _write_original(originals: Originals, i: int, folder: Path) -> Sequence[Any]
 
 def _write_copy(originals: Originals, copy: _Copy, folder: Path) -> Sequence[Any]:
     original = originals.pack.ids[copy.of]
-    name = f"{original}.copy{copy.number:05d}"
+    name = f"{original}.copy{copy.number + originals.first_number:05d}"
     image = save_image(confined(folder, f"images/{name}"), copy.image, sync=False)
     write_mask(confined(folder, f"masks/{name}.png"), copy.mask, originals.classes.palette(), sync=False)
     place = image.relative_to(folder).as_posix()

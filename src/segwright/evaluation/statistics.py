@@ -193,7 +193,8 @@ def paired_difference(
     swapped = np.concatenate(list(_swapped(a, b, statistic, resamples=resamples, seed=seed)))
     extreme = np.count_nonzero(np.abs(swapped) >= abs(seen) * (1 - 1e-9))
     interval = interval_of(np.concatenate(drawn), estimate=seen, level=level, units=len(a))
-    return Comparison(difference=interval, p_value=(extreme + 1) / (resamples + 1))
+    p_value = float("nan") if np.isnan(seen) else (extreme + 1) / (resamples + 1)
+    return Comparison(difference=interval, p_value=p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -90,7 +90,7 @@ def known_runs(root: Path) -> list[Known]:
             stale = [name for name, stamp in stamps.items() if before.get(name) != stamp]
             index.executemany(
                 "REPLACE INTO runs VALUES (?, ?, ?)",
-                ((name, stamps[name], json.dumps(_look(folders[name]))) for name in stale),
+                ((name, stamps[name], json.dumps(_look(folders[name]), default=str)) for name in stale),
             )
             rows = dict(index.execute("SELECT folder, told FROM runs"))
     except sqlite3.Error as error:
@@ -114,7 +114,9 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    found = {file.parent for place in _PLACES for file in root.glob(f"{place}/recipe.yaml")}
+    written = {file.parent for place in _PLACES for file in root.glob(f"{place}/recipe.yaml")}
+    # A recipe alone may be a user's own, beside whatever else; a run has both from its beginning.
+    found = {folder for folder in written if (folder / "environment.json").is_file()}
     yield from sorted(run for run in found if not any(part.startswith(".") for part in run.relative_to(root).parts))
 
 
@@ -131,7 +133,8 @@ def _look(run: Path) -> dict[str, Any]:
     declared = summary.get("definitions", {}).get("declared", {})
     scores = {key: declared.get(key, {}).get("estimate") for key in ("miou", "dice", "pixel_accuracy")}
     try:
-        recipe = flat(read_yaml(run / "recipe.yaml") or {})
+        tree = read_yaml(run / "recipe.yaml")
+        recipe = flat(tree) if isinstance(tree, dict) else {}
     except DataError:
         recipe = {}
     state = "done" if summary else "half"

@@ -166,10 +166,14 @@ def _whole_seeds(
         folds.setdefault((entry.row, entry.seed), []).append(one)
     wholes: dict[str, list[Scored]] = {}
     for (row, seed), parts in folds.items():
-        if len(parts) < plan.folds:
+        if plan.folds == 1:
+            # Runs that differ in what no row tells are replicates, as seeds are.
+            wholes.setdefault(row, []).extend(parts)
+            continue
+        if len(parts) != plan.folds:
             notes.setdefault(row, []).append(f"seed {seed} has {len(parts)} of {plan.folds} folds and does not count")
             continue
-        wholes.setdefault(row, []).append(parts[0] if len(parts) == 1 else _joined(parts))
+        wholes.setdefault(row, []).append(_joined(parts))
     for row, text in plan.missing.items():
         notes.setdefault(row, []).append(text)
     return wholes, notes

@@ -238,7 +238,9 @@ def recipe_in(trial: Trial, out: Path) -> dict[str, Any]:
         return tree
     # The copies stand beside the originals, already divided, and without those that were dropped.
     path = str(_copies_card(out, trial).resolve())
-    return {**tree, "data": {**tree["data"], "path": path, "format": "auto", "split": {}, "drop": []}}
+    data = {**tree["data"], "path": path, "format": "auto", "split": {}, "drop": []}
+    # Masks of copies hold the labels themselves, whatever the originals' masks hold.
+    return {**tree, "data": data, "classes": {**tree["classes"], "mask_values": [], "void_values": [255]}}
 
 
 def _copies_card(out: Path, trial: Trial) -> Path:
