@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from run import HERE, slug, study_data
+from run import HERE, slug
 
 from segwright.auditing.verdict import audit
 from segwright.evaluation.hierarchical import Replicates, draw_scores, gap, interval
@@ -60,7 +60,7 @@ def main() -> None:
     found = {row["name"]: runs_of(row["name"], runs, study["seeds"]) for row in study["list"]}
     counts = {name: [counts_of(run) for run in folders] for name, folders in found.items() if folders}
     ids = sorted(set.intersection(*(set(one) for several in counts.values() for one in several)))
-    groups = groups_of(study_data(study), ids, cache=runs / "groups.json")
+    groups = groups_of((HERE / study["base"]["data"]["path"]).resolve(), ids, cache=runs / "groups.json")
     tables = {name: [np.stack([one[key] for key in ids]) for one in several] for name, several in counts.items()}
     replicates = {
         (name, measure): replicates_of(several, groups, measure)
@@ -82,9 +82,9 @@ def counts_of(run: Path) -> dict[str, np.ndarray]:
         return {str(name).rsplit("/", 1)[-1]: one for name, one in zip(stored["ids"], stored["confusion"], strict=True)}
 
 
-def groups_of(data: str, ids: list[str], *, cache: Path) -> list[str]:
+def groups_of(data: Path, ids: list[str], *, cache: Path) -> list[str]:
     if not cache.exists():
-        cache.write_text(json.dumps(audit(Path(data)).answers["duplicates"].facts["groups"]), encoding="utf-8")
+        cache.write_text(json.dumps(audit(data).answers["duplicates"].facts["groups"]), encoding="utf-8")
     known = json.loads(cache.read_text(encoding="utf-8"))
     return [known.get(name, name) for name in ids]
 
