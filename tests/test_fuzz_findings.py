@@ -20,7 +20,7 @@ def test_valid_files_are_read(target: str) -> None:
         TARGETS[target].feed(seed)
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # decoders warn of damaged files in many ways; what they raise is what counts
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}-{path.name[:8]}")
 def test_what_fuzzing_found_is_refused_in_one_line(path: Path) -> None:
     assert fault(path.parent.name, path.read_bytes()) is None

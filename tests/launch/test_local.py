@@ -17,6 +17,7 @@ from segwright.launch import Ended, Job, Launcher
 from segwright.launch.local import LocalLauncher
 from segwright.studies.claims import Claims, is_locked
 
+# Python 3.12 and later warn of every fork in a process with threads; the child here uses none of theirs.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 

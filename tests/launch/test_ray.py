@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 
 from segwright.errors import RunError  # noqa: E402  # after the look for Ray
 from segwright.launch import Job  # noqa: E402
@@ -20,6 +20,7 @@ def test_only_small_files_that_are_no_programs_are_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+# These are Ray's own, of its start and its end.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_jobs_run_on_two_nodes_and_one_that_needs_too_much_is_refused(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster

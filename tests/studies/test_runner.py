@@ -22,6 +22,7 @@ from segwright.studies.grid import Study, read_study, trials
 from segwright.studies.runner import Outcome, run_study
 from segwright.studies.state import place_of, score_of, state_of, why_failed
 
+# Python 3.12 and later warn of every fork in a process with threads; the child here uses none of theirs.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 PRETEND = Path(__file__).with_name("pretend.py")
 FORK = multiprocessing.get_context("fork")

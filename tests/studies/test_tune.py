@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-optuna = pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna", reason="needs the extra 'tune'")
 
 from segwright.errors import RecipeError, RunError  # noqa: E402  # after the look for optuna
 from segwright.files import read_yaml  # noqa: E402

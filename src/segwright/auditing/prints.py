@@ -95,7 +95,7 @@ class _Finders(threading.local):
     """OpenCV's finders are not made to be shared between threads: each has its own."""
 
     def __init__(self) -> None:
-        self.finder: cv2.SIFT = cv2.SIFT_create(nfeatures=MARKS, contrastThreshold=0.02)  # type: ignore[attr-defined]
+        self.finder: cv2.SIFT = cv2.SIFT_create(nfeatures=MARKS, contrastThreshold=0.02)  # type: ignore[attr-defined]  # not in the stub
 
 
 _FINDERS = _Finders()

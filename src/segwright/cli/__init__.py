@@ -128,7 +128,7 @@ _OUTSIDE = (
 
 
 def _leave(text: str, *, code: int) -> NoReturn:
-    print(f"segwright: {one_line(text)}", file=sys.stderr)  # noqa: T201
+    print(f"segwright: {one_line(text)}", file=sys.stderr)  # noqa: T201  # without rich, which would wrap the line
     sys.exit(code)
 
 

@@ -87,7 +87,7 @@ def study(
 
 
 def _leave_stopped(stop: RunStopped) -> NoReturn:
-    print(f"segwright: {stop}", file=sys.stderr)  # noqa: T201
+    print(f"segwright: {stop}", file=sys.stderr)  # noqa: T201  # without rich, which would wrap the line
     raise SystemExit(128 + stop.signal_number) from None
 
 

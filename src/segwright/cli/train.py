@@ -74,7 +74,7 @@ def train(
                 data, name=name, out=out, minutes=minutes, epochs=epochs, overrides=changes, start_from=start_from
             )
     except RunStopped as stop:
-        print(f"segwright: {stop}", file=sys.stderr)  # noqa: T201
+        print(f"segwright: {stop}", file=sys.stderr)  # noqa: T201  # without rich, which would wrap the line
         raise SystemExit(128 + stop.signal_number) from None
     show_scores(run, name="val")
     say(f"Run:    {shown(run)}")

@@ -113,8 +113,7 @@ def measure(
         return Measurement(spec.name, spec.encoder, parameters, gflops, fitting, *times, note)
     except SegwrightError as error:
         note = error.problem
-    except Exception as error:  # noqa: BLE001
-        # Any kind: the table must name a model that does not work, not end with it.
+    except Exception as error:  # noqa: BLE001  # the table must name a model that does not work, not end with it
         if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error) and batch > 1:
             gc.collect()
             give_back_freed_memory()

@@ -138,9 +138,9 @@ def read_resolved(path: Path) -> Recipe:
     Raises:
         RecipeError: as `read_recipe`, or it is cut off.
     """
-    recipe, tree = read_recipe(path), read_yaml(path)
+    recipe = read_recipe(path)
     # The last key of the last branch that every version has written.
-    if "tensorboard" not in tree.get("training", {}):
+    if "tensorboard" not in recipe.training.model_fields_set:
         raise RecipeError("is cut off: the end of 'training' is missing", mend="bring back a copy of it", file=path)
     return recipe
 

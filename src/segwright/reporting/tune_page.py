@@ -57,7 +57,7 @@ def _charts(found: Tuned) -> dict[str, Any]:
             best = max(best, trial.scores[first])
             rows.append({"trial": trial.number, "best": best, "score": trial.scores[first]})
     series = {"best": "best so far", "score": "this trial"}
-    charts = {"history": Markup(pictures.curves(rows, series, y_label=first, x_label="trial"))} if rows else {}  # noqa: S704
+    charts = {"history": Markup(pictures.curves(rows, series, y_label=first, x_label="trial"))} if rows else {}  # noqa: S704  # as below
     if found.importances:
         share = {"share": list(found.importances.values())}
         label = "share of the differences"
