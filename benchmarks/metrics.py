@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from segwright.confusion import confusion_per_image
 from segwright.evaluation.statistics import RESAMPLES, bootstrap, score_intervals
 from segwright.files import write_json
-from segwright.metrics import confusion_per_image
 from segwright.types import ClassSet
 
 SHAPES = ((2, 8, 360, 480), (5, 32, 64, 128), (11, 8, 360, 480), (21, 16, 224, 224))

@@ -148,13 +148,13 @@ def climbing_archive(home: Path) -> None:
         new.writestr("../../images.npy", old.read("images.npy"))
 
 
-def boastful_archive(home: Path) -> None:
-    """An npz whose array claims two petabytes."""
+def boastful_archive(home: Path, *, holds: int = 2 << 20) -> None:
+    """An npz whose array claims two petabytes, and holds so many bytes."""
     stream = io.BytesIO()
     claim = {"descr": "|u1", "fortran_order": False, "shape": (2_000_000, 32_000, 32_000)}
     np.lib.format.write_array_header_1_0(stream, claim)
     with zipfile.ZipFile(home / "photos.npz", "w") as archive:
-        archive.writestr("images.npy", stream.getvalue() + bytes(1000))
+        archive.writestr("images.npy", stream.getvalue() + bytes(holds))
 
 
 def locked(place: str) -> Make:

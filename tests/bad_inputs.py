@@ -156,6 +156,8 @@ CASES = (
     Case("an empty npz", lambda home: (home / "photos.npz").write_bytes(b""), "train photos.npz",
          ("photos.npz: ", "damaged")),
     Case("an npz that claims a petabyte", boastful_archive, "train photos.npz", ("photos.npz: ", "memory")),
+    Case("a tiny npz that claims a petabyte", lambda home: boastful_archive(home, holds=1000), "train photos.npz",
+         ("photos.npz: ", "damaged")),
     Case("a truncated npy", lambda home: (np.save(home / "photos.npy", np.zeros((9, 9, 9))), cut(home / "photos.npy")),
          "train photos.npy", ("photos.npy: ", "damaged")),
     # Splits

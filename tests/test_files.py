@@ -196,6 +196,23 @@ def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
     assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("large", [False, True], ids=["in one piece", "by NumPy"])
+def test_arrays_of_every_kind_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
+    monkeypatch.setattr("segwright.files.arrays._SMALL_BYTES", 0 if large else 1 << 20)
+    told = {
+        "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "none": np.zeros((0, 3)), "one": np.array(3.5),
+        "words": np.array(["ab", "ö"]), "big_endian": np.arange(3, dtype=">i4"), "empty": np.array(["", ""]),
+        "fields": np.zeros(2, dtype=[("x", "i4"), ("y", "f8")]), "file.npy": np.array([True]),
+    }  # fmt: skip
+    write_arrays(tmp_path / "a.npz", told)
+    found = read_arrays(tmp_path / "a.npz")
+    assert list(found) == list(told)
+    for key, array in told.items():
+        one = found[key]
+        np.testing.assert_array_equal(one, array, err_msg=key)
+        assert (one.dtype, one.flags.f_contiguous, one.flags.writeable) == (array.dtype, array.flags.f_contiguous, True)
+
+
 def test_arrays_come_back_and_objects_are_refused(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a.npz", {"x": np.arange(6).reshape(2, 3)})
     assert read_arrays(tmp_path / "a.npz")["x"].tolist() == [[0, 1, 2], [3, 4, 5]]

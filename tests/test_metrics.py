@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, recall_sc
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from segwright import metrics
+from segwright.confusion import _count_on_device, confusion_per_image
 from segwright.errors import MaskError
 from segwright.metrics import (
     DEFINITIONS,
@@ -20,7 +21,6 @@ from segwright.metrics import (
     boundary_f1,
     boundary_tolerance_px,
     class_counts,
-    confusion_per_image,
     count_labels,
     dice_per_image_label,
     mean_boundary_f1,
@@ -57,7 +57,7 @@ def test_counts_equal_two_references(
         np.testing.assert_array_equal(row.numpy(), expected)
     whole = multiclass_confusion_matrix(pred, masks, num_classes, ignore_index=IGNORE_INDEX)
     torch.testing.assert_close(counts.sum(0), whole)
-    on_device = metrics._count_on_device(pred.to(dtype), masks.to(dtype), num_classes=num_classes)
+    on_device = _count_on_device(pred.to(dtype), masks.to(dtype), num_classes=num_classes)
     torch.testing.assert_close(on_device, counts)
 
 
@@ -69,7 +69,7 @@ def test_one_class_counts_its_pixels() -> None:
 def test_counts_of_many_pixels_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     pred, masks = labels(0, (2, 40, 50), 3)
     whole = confusion_per_image(pred, masks, num_classes=3)
-    monkeypatch.setattr(metrics, "_EXACT_IN_FLOAT32", 333)
+    monkeypatch.setattr("segwright.confusion.EXACT_IN_FLOAT32", 333)
     torch.testing.assert_close(confusion_per_image(pred, masks, num_classes=3), whole)
 
 
@@ -111,6 +111,43 @@ def test_keras_mars_is_mean_iou_of_keras_after_dropping(seed: int) -> None:
     expected = (confusion.diagonal()[union > 0] / union[union > 0]).mean()
     counts = confusion_per_image(pred, masks, num_classes=5).sum(0).numpy()
     assert score(counts, classes(5, ignore_in_score=(0,)), "keras-mars").miou == pytest.approx(expected)
+
+
+class MeanIoU:
+    """`keras.metrics.MeanIoU` in NumPy (keras 2 and 3): update_state with sample weights, then result.
+
+    https://github.com/keras-team/keras/blob/master/keras/src/metrics/iou_metrics.py
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.total_cm = np.zeros((num_classes, num_classes))
+
+    def update_state(self, y_true: np.ndarray, y_pred: np.ndarray, sample_weight: np.ndarray) -> None:
+        np.add.at(self.total_cm, (y_true.ravel(), y_pred.ravel()), sample_weight.ravel())
+
+    def result(self) -> float:
+        true_positives = np.diag(self.total_cm)
+        denominator = self.total_cm.sum(axis=0) + self.total_cm.sum(axis=1) - true_positives
+        num_valid_entries = np.count_nonzero(denominator > 1e-7)
+        iou = np.divide(true_positives, denominator, out=np.zeros_like(denominator), where=denominator != 0)
+        return float(iou.sum() / num_valid_entries)
+
+
+@pytest.mark.parametrize("stray", [False, True])
+def test_one_background_pixel_takes_keras_mars_from_68_to_55(stray: bool) -> None:
+    rng = np.random.default_rng(1)
+    masks = rng.integers(0, 5, (6, 64, 128))
+    pred = np.where(rng.random(masks.shape) < 0.19, masks % 4 + 1, np.maximum(masks, 1))
+    if stray:
+        pred[2, 3, 4], masks[2, 3, 4] = 0, 1
+    keras = MeanIoU(5)
+    for mask, one in zip(masks, pred, strict=True):
+        keras.update_state(mask, one, sample_weight=mask != 0)
+    counts = confusion_per_image(torch.from_numpy(pred), torch.from_numpy(masks), num_classes=5).sum(0).numpy()
+    mars = classes(5, ignore_in_score=(0,))
+    assert score(counts, mars, "keras-mars").miou == pytest.approx(keras.result())
+    assert round(keras.result(), 2) == (0.55 if stray else 0.68)
+    assert round(float(score(counts, mars).miou), 2) == 0.68
 
 
 def test_definitions_by_hand() -> None:
@@ -224,7 +261,7 @@ def test_labels_are_counted(monkeypatch: pytest.MonkeyPatch, rng: np.random.Gene
     mask = rng.integers(0, 256, (40, 70), dtype=np.uint8)
     expected = np.bincount(mask.ravel(), minlength=256)
     np.testing.assert_array_equal(count_labels(mask), expected)
-    monkeypatch.setattr(metrics, "_EXACT_IN_FLOAT32", 211)
+    monkeypatch.setattr(metrics, "EXACT_IN_FLOAT32", 211)
     np.testing.assert_array_equal(count_labels(mask), expected)
     np.testing.assert_array_equal(count_labels(mask[::2, ::3]), np.bincount(mask[::2, ::3].ravel(), minlength=256))
     assert count_labels(np.zeros((0, 5), np.uint8)).sum() == 0

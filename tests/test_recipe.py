@@ -37,6 +37,8 @@ def test_defaults_are_a_whole_recipe() -> None:
         ({"augment": {"scale": [2, 1]}}, "in this order"),
         ({"classes": {"colors": [[0, 0, 300]]}}, "'classes.colors.0.2' = 300"),
         ({"classes": {"mask_values": [10**30]}}, "'classes.mask_values.0'"),
+        ({"classes": {"mask_values": [0, [1, "a"]]}}, "'classes.mask_values.1' = [1, 'a']: this is a whole number"),
+        ({"classes": {"mask_values": [0, []]}}, "'classes.mask_values.1' = []: this is a whole number"),
         ({"data": {"drop": 3}}, "'data.drop' = 3: this is a list"),
         ({"data": 3}, "'data' = 3: this is a mapping"),
         ({"model": {"name": "x" * 9999, "width": 1}}, "unknown key 'model.width'"),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from segwright import runs
-from segwright.data.card import write_card
-from segwright.errors import DataError, MaskError, RecipeError, RunError
+from segwright.errors import DataError, RecipeError, RunError
 from segwright.recipe import Recipe, make_recipe, write_recipe
 
 
@@ -59,6 +57,26 @@ def test_a_recipe_names_its_data_from_its_own_folder(photos: Path, monkeypatch: 
     assert recipe.data.split.file == str((folder / "split.json").resolve())
     assert recipe.data.split.groups == r"(f\d+)_"
     assert recipe.training.epochs == 7
+
+
+def test_a_recipe_names_the_runs_it_is_joined_from_from_its_own_folder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photos.parent / "study"
+    for name in ("first", "second"):
+        (folder / "runs" / name).mkdir(parents=True)
+    tree = {"data": {"path": "../photos"}, "model": {"name": "uformer", "branches": ["runs/first", "runs/second"]}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.chdir(os.sep)
+    both = tuple(str((folder / "runs" / name).resolve()) for name in ("first", "second"))
+    assert recipe_for(folder / "recipe.yaml").model.branches == both
+    shutil.copytree(folder / "runs", photos / "runs")
+    monkeypatch.chdir(photos)
+    assert recipe_for(folder / "recipe.yaml").model.branches == both
+    monkeypatch.chdir(folder / "runs")
+    assert recipe_for(photos, overrides=["model.branches=[first, second]"]).model.branches == both
+    with pytest.raises(DataError, match="third: is missing"):
+        recipe_for(photos, overrides=["model.branches=[first, third]"])
 
 
 def test_a_budget_replaces_the_other_kind(photos: Path) -> None:
@@ -133,14 +151,6 @@ def test_a_missing_run_names_its_neighbours(tmp_path: Path) -> None:
     assert runs.find_run(tmp_path / "beta") == tmp_path / "beta"
 
 
-def test_scores_of_other_data_never_stand_for_a_side(tmp_path: Path) -> None:
-    for name in ("val", "other"):
-        (tmp_path / name).mkdir()
-    assert runs.name_of_scores(tmp_path / "val", split=None) == "data-val"
-    assert runs.name_of_scores(tmp_path / "other", split=None) == "other"
-    assert runs.name_of_scores(tmp_path / "other", split="test") == "other-test"
-
-
 def test_a_start_keeps_its_architecture(photos: Path) -> None:
     run = photos.parent / "runs" / "first"
     run.mkdir(parents=True)
@@ -159,22 +169,6 @@ def test_what_is_no_name(tmp_path: Path, name: str) -> None:
         runs.new_run(tmp_path, name=name, source=tmp_path)
 
 
-def test_runs_and_scores_of_oddly_named_data(tmp_path: Path) -> None:
+def test_runs_of_oddly_named_data(tmp_path: Path) -> None:
     (tmp_path / "two\nlines").mkdir()
     assert runs.new_run(tmp_path, name=None, source=tmp_path / "two\nlines") == tmp_path / "two_lines-1"
-    assert runs.name_of_scores(tmp_path / "val", split=None) == "data-val"
-    assert runs.name_of_scores(tmp_path / "sky_images", split=None) == "sky-images"  # sky_images.csv is that of 'sky'
-
-
-def test_other_masks_with_soft_edges_are_read_as_the_run_read_its_own(tmp_path: Path) -> None:
-    soft = Image.fromarray(np.array([[0, 90, 160, 255]] * 4, dtype=np.uint8))
-    for folder in ("images", "masks"):
-        (tmp_path / "set" / folder).mkdir(parents=True)
-        soft.save(tmp_path / "set" / folder / "a.png")
-    tree = {"source": str(tmp_path / "set"), "classes": ["a", "b"], "mask_values": [0, 255], "void_values": []}
-    write_card(tmp_path / "hard" / "data.yaml", tree)
-    with pytest.raises(MaskError, match="belongs to no class"):
-        runs.other_images(tmp_path / "hard", tmp_path / "set", split=None, progress=False)
-    write_card(tmp_path / "soft" / "data.yaml", {**tree, "nearest": True})
-    images = runs.other_images(tmp_path / "soft", tmp_path / "set", split=None, progress=False)
-    assert images.pack.mask(0).tolist() == [[0, 0, 1, 1]] * 4

@@ -109,7 +109,7 @@ def load_bundle(path: Path, *, device: str | torch.device = "cpu") -> Bundle:
         mend = "upgrade segwright"
         raise RunError(f"has format {tree['format']}; this segwright reads up to {FORMAT}", mend=mend, file=folder)
     try:
-        classes = _classes(tree["classes"])
+        classes = ClassSet.from_dict(tree["classes"])
         spec = ModelSpec.from_dict(tree["architecture"])
         expected, info = str(tree["weights_digest"]), dict(tree["info"])
         (info.get("input") or {}).get("working_size_px")
@@ -202,15 +202,6 @@ def _plain(value: object) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.4g}" for value in values)
-
-
-def _classes(tree: Mapping[str, Any]) -> ClassSet:
-    rules = ("ignore_in_loss", "ignore_in_score", "leave_out_of_mean", "never_predict")
-    return ClassSet(
-        names=tuple(str(name) for name in tree["names"]),
-        colors=tuple((int(red), int(green), int(blue)) for red, green, blue in tree["colors"]),
-        **{rule: tuple(int(label) for label in tree[rule]) for rule in rules},
-    )
 
 
 def _write_weights(path: Path, model: SegmentationModel) -> None:

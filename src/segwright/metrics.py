@@ -1,7 +1,7 @@
-"""Scores of a segmentation: confusion counts an image, and every number that is read from them.
+"""Scores of a segmentation: every number that is read from the confusion counts of its images.
 
-Counts are kept per image, summed over a data set and divided once. From the counts of class k, TP (right), T (true
-pixels) and P (predicted pixels):
+Counts (see `confusion`) are kept per image, summed over a data set and divided once. From the counts of class k, TP
+(right), T (true pixels) and P (predicted pixels):
 
     IoU = TP / (T + P - TP)      Dice = 2 TP / (T + P)      pixel accuracy of a class = TP / T
 
@@ -22,11 +22,8 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int, Int64, Integer, Num, UInt8
-from torch import Tensor
+from jaxtyping import Bool, Float, Int, Int64, Num, UInt8
 
-from segwright.errors import MaskError
 from segwright.types import IGNORE_INDEX, ClassSet
 
 Definition = Literal["declared", "all_classes", "ignore_in_score", "leave_out_of_mean", "keras-mars"]
@@ -46,7 +43,7 @@ DEFINITIONS: Mapping[Definition, str] = MappingProxyType(
 )
 """What a mean runs over. The set-apart classes are those of `ignore_in_score` and of `leave_out_of_mean` together."""
 
-_EXACT_IN_FLOAT32 = 1 << 24
+EXACT_IN_FLOAT32 = 1 << 24
 """OpenCV hands histograms back as float32: pieces of up to so many pixels are exact."""
 
 
@@ -77,56 +74,9 @@ class Scores:
     absent: Bool[np.ndarray, "*axes K"]
 
 
-def confusion_per_image(
-    pred: Integer[Tensor, "N H W"], masks: Integer[Tensor, "N H W"], *, num_classes: int
-) -> Int64[Tensor, "N K K"]:
-    """Count (true class, predicted class) pairs of each image, on the tensors' device; truth 255 counts nowhere.
-
-    On the CPU a label that is neither a class nor 255 is refused. On a GPU it counts nowhere: looking would make the
-    GPU wait.
-
-    Raises:
-        MaskError: a true label is K..254 (CPU only).
-    """
-    assert pred.shape == masks.shape, f"{tuple(pred.shape)} predictions for {tuple(masks.shape)} masks"
-    if pred.device.type == "cpu":
-        return _count_on_cpu(pred, masks, num_classes=num_classes)
-    return _count_on_device(pred, masks, num_classes=num_classes)
-
-
-def _count_on_cpu(pred: Tensor, masks: Tensor, *, num_classes: int) -> Tensor:
-    """OpenCV's two-dimensional histogram of bytes: ten times as fast as a bincount of 64-bit codes."""
-    guess = pred.to(torch.uint8).flatten(1).numpy()
-    truth = masks.to(torch.uint8).flatten(1).numpy()
-    assert not guess.size or int(guess.max()) < num_classes, f"a prediction of {guess.max()} with {num_classes} classes"
-    counts = np.zeros((len(truth), num_classes, num_classes), dtype=np.int64)
-    bins, edges = [num_classes, num_classes], [0, num_classes, 0, num_classes]
-    for row, one, other in zip(counts, truth, guess, strict=True):
-        for start in range(0, len(one), _EXACT_IN_FLOAT32):
-            piece = slice(start, start + _EXACT_IN_FLOAT32)
-            row += cv2.calcHist([one[piece], other[piece]], [0, 1], None, bins, edges).astype(np.int64)
-    if counts.sum() != np.count_nonzero(truth != IGNORE_INDEX):
-        wrong = np.setdiff1d(truth, [*range(num_classes), IGNORE_INDEX])
-        raise MaskError(
-            f"label {wrong[0]} in a mask of {num_classes} classes (0 to {num_classes - 1}, {IGNORE_INDEX} for void)",
-            mend="name all classes, or list the value among void_values",
-        )
-    return torch.from_numpy(counts)
-
-
-def _count_on_device(pred: Tensor, masks: Tensor, *, num_classes: int) -> Tensor:
-    """Additions into one table, no step of which needs the host (a bincount would ask for its maximum)."""
-    cells = num_classes * num_classes + 1
-    code = torch.where(masks < num_classes, masks.long() * num_classes + pred, cells - 1)
-    code += torch.arange(len(pred), device=pred.device)[:, None, None] * cells
-    counts = torch.zeros(len(pred) * cells, dtype=torch.int64, device=pred.device)
-    counts.scatter_add_(0, code.view(-1), torch.ones((), dtype=torch.int64, device=pred.device).expand(code.numel()))
-    return counts.view(-1, cells)[:, :-1].reshape(-1, num_classes, num_classes)
-
-
 def count_labels(mask: UInt8[np.ndarray, "H W"]) -> Int64[np.ndarray, " 256"]:
     """Pixels of each value of a mask; six times as fast as `np.bincount`, which makes 64-bit numbers of all pixels."""
-    rows = max(1, _EXACT_IN_FLOAT32 // max(1, mask.shape[1]))
+    rows = max(1, EXACT_IN_FLOAT32 // max(1, mask.shape[1]))
     counts = np.zeros(256, dtype=np.int64)
     for top in range(0, mask.shape[0], rows):
         counts += cv2.calcHist([mask[top : top + rows]], [0], None, [256], [0, 256]).reshape(-1).astype(np.int64)
@@ -138,9 +88,10 @@ def class_counts(
 ) -> Int64[np.ndarray, "... 3 K"]:
     """TP, true and predicted pixels of each class, with the rows that `definition` drops already gone."""
     kept = np.ones(classes.num_classes, dtype=np.int64)
-    kept[list(_dropped(classes, definition))] = 0
+    kept[list(dropped_classes(classes, definition))] = 0
     rows = confusion * kept[:, None]
-    columns = [np.diagonal(rows, axis1=-2, axis2=-1), rows.sum(-1), rows.sum(-2)]
+    # Twice as fast as `np.sum` over axes this short.
+    columns = [np.einsum(pair, rows) for pair in ("...kk->...k", "...ij->...i", "...ij->...j")]
     return np.stack(columns, axis=-2).astype(np.int64, copy=False)
 
 
@@ -181,7 +132,7 @@ def scored_classes(classes: ClassSet, definition: Definition = "declared") -> tu
     return tuple(k for k in range(classes.num_classes) if k not in apart)
 
 
-def _dropped(classes: ClassSet, definition: Definition) -> tuple[int, ...]:
+def dropped_classes(classes: ClassSet, definition: Definition = "declared") -> tuple[int, ...]:
     """The classes whose true pixels count nowhere."""
     if definition in ("declared", "keras-mars"):
         return classes.ignore_in_score

@@ -1,27 +1,23 @@
-"""Run folders: their names, and what a run was trained on.
+"""Run folders: their names and their recipes.
 
-A run is known by its `recipe.yaml`, which is resolved (data by absolute path), and its `split.json`, which names the
-images of each side; with both, any later verb finds the same images again.
+A run is known by its `recipe.yaml`, which is resolved: all is filled in, and data are named by absolute path.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segwright.data.card import read_card
-from segwright.data.pack import Pack, open_pack
-from segwright.data.sources import Source, open_source
-from segwright.data.splits import find_groups, read_split
 from segwright.errors import DataError, RecipeError, RunError, brief
-from segwright.files import read_json, read_yaml
+from segwright.files import read_yaml
 from segwright.recipe import Recipe, make_recipe, override, read_recipe, read_resolved
-from segwright.types import SPLIT_NAMES, ClassSet
+
+STAGED_FILE, STAGES = "staged.yaml", ".stages"
+"""The recipe of a run in stages, and what the name of the folder beside the run ends in, where it stands."""
 
 
 def recipe_for(
@@ -46,6 +42,7 @@ def recipe_for(
     file = source if is_recipe(source) else None
     if file is not None:
         tree = read_recipe(file).as_dict()
+        tree["model"]["branches"] = _beside(tree["model"]["branches"], file.parent)
     else:
         tree = (Recipe() if start_from is None else recipe_of(start_from)).as_dict()
         tree["data"] |= {
@@ -57,6 +54,8 @@ def recipe_for(
         # What the other run began from, and in which stages, is done.
         tree["model"]["branches"], tree["stages"] = None, []
         tree["training"]["trainable"], tree["loss"]["heads"] = [], []
+        if start_from is not None and recipe_of(start_from).data.split.refit is not None:
+            tree["training"]["keep"] = Recipe().training.keep  # the new run has something to choose the best by
     if start_from is not None and file is None and (start_from / "data.yaml").is_file():
         card = read_card(start_from / "data.yaml")
         tree["classes"] |= {"names": card.classes, "colors": card.colors}
@@ -123,7 +122,28 @@ def new_run(out: Path, *, name: str | None, source: Path) -> Path:
 
 def _taken(run: Path) -> bool:
     """Whether a run of that name is there, or in its stages still."""
-    return run.exists() or run.with_name(f"{run.name}.stages").exists()
+    return run.exists() or stages_folder(run).exists()
+
+
+def stages_folder(run: Path) -> Path:
+    """Where the stages of a run lie, beside it."""
+    named = run.resolve() if run.name in ("", "..") else run
+    return named.with_name(named.name + STAGES)
+
+
+def is_refit(tree: Any) -> bool:
+    """Whether a recipe's tree leaves nothing to score the model on, since it learns from the validation images too."""
+    for step in ("data", "split", "refit"):
+        tree = tree.get(step) if isinstance(tree, Mapping) else None
+    return tree is not None
+
+
+def is_ended_refit(run: Path) -> bool:
+    """Whether a run is a refit that came to its end: it has no score then, but a report."""
+    try:
+        return (run / "report.html").is_file() and is_refit(read_yaml(run / "recipe.yaml"))
+    except DataError:
+        return False
 
 
 def find_run(run: Path) -> Path:
@@ -174,123 +194,23 @@ def _with_absolute_paths(tree: dict[str, Any], *, file: Path | None) -> dict[str
     weights = tree["model"]["weights"]
     if weights.endswith((".safetensors", ".pth", ".pt", ".bin", ".ckpt")) or os.sep in weights:
         tree["model"]["weights"] = str(_absolute(weights, file=file))
+    if tree["model"]["branches"] is not None:
+        tree["model"]["branches"] = [str(_absolute(text, file=file)) for text in tree["model"]["branches"]]
     return tree
+
+
+def _beside(paths: Sequence[str] | None, folder: Path) -> list[str] | None:
+    """Runs that a recipe names from its own folder, whatever runs of these names lie where it is read."""
+    if paths is None:
+        return None
+    places = [folder / Path(text).expanduser() for text in paths]
+    return [str(place.resolve()) if place.exists() else text for text, place in zip(paths, places, strict=True)]
 
 
 def _absolute(text: str, *, file: Path | None) -> Path:
     path = Path(text).expanduser()
     beside = path if file is None else file.parent / path
     return (path if path.exists() else existing(beside)).resolve()
-
-
-def source_of(recipe: Recipe) -> Source:
-    """The source that a recipe names, with its classes.
-
-    Raises:
-        RecipeError: it names none.
-        DataError: the source cannot be read.
-        MaskError: masks hold values that fit no classes.
-    """
-    if recipe.data.path is None:
-        raise RecipeError("'data.path' is not set", mend="name the folder or file with the images")
-    asked = recipe.classes
-    return open_source(
-        Path(recipe.data.path),
-        format=recipe.data.format,
-        names=asked.names,
-        colors=asked.colors,
-        mask_values=asked.mask_values,
-        void_values=asked.void_values,
-    )
-
-
-@dataclass(frozen=True)
-class Images:
-    """Labelled images that a run is scored on.
-
-    Attributes:
-        pack: at native size.
-        indices: positions in the pack.
-        groups: of each image of the pack; None where no group is known. An image without one is its own.
-    """
-
-    pack: Pack
-    indices: list[int]
-    groups: list[str] | None
-
-
-def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> Images:
-    """The images of one side of a run's split.
-
-    Raises:
-        RunError: the run has none on that side.
-        SplitError: images of the run are no longer there.
-    """
-    source = source_of(recipe)
-    pack = open_pack(source, resident=recipe.data.resident, progress=progress)
-    split = read_split(run / "split.json", pack.ids)
-    indices = [i for i, name in enumerate(pack.ids) if split.get(name) == side]
-    if not indices:
-        there = ", ".join(sorted(set(split.values())))
-        raise RunError(f"this run has no images in '{side}'", mend=f"there are: {there}", file=run)
-    return Images(pack, indices, _groups(pack, indices, recipe.data.split.groups or source.groups))
-
-
-def require_comparable(folders: Sequence[Path], classes: Sequence[ClassSet]) -> None:
-    """Runs that are judged on the validation images of the first.
-
-    Raises:
-        RunError: one has other classes, or has learnt from such an image.
-    """
-    sides = [read_json(folder / "split.json") for folder in folders]
-    held = set(sides[0]["val"])
-    for folder, own, split in zip(folders[1:], classes[1:], sides[1:], strict=True):
-        if own.names != classes[0].names:
-            problem = f"has the classes {', '.join(own.names)}, and {folders[0]} {', '.join(classes[0].names)}"
-            raise RunError(problem, mend="take runs of the same data", file=folder)
-        if seen := held & set(split["train"]):
-            problem = f"has learnt from {len(seen)} images that {folders[0]} is judged by, such as {min(seen)}"
-            raise RunError(problem, mend="train both with one split (data.split.file)", file=folder)
-
-
-def other_images(run: Path, data: Path, *, split: str | None, progress: bool) -> Images:
-    """The labelled images of other data, or of the side that it names itself; masks are read as the run's own were.
-
-    Raises:
-        DataError: the data cannot be read, has no such images, or names other classes.
-        MaskError: a mask holds a value that the run knows no class for.
-    """
-    card = read_card(run / "data.yaml")
-    source = open_source(
-        existing(data),
-        names=card.classes,
-        colors=card.colors,
-        mask_values=card.mask_values,
-        void_values=card.void_values,
-        nearest=card.nearest,
-    )
-    source.require_classes(card.classes)
-    pack = open_pack(source, progress=progress)
-    indices = [i for i in range(len(pack.ids)) if pack.has_mask[i] and split in (None, pack.given_split[i])]
-    if not indices:
-        which = f"labelled images in '{split}'" if split else "labelled images"
-        raise DataError(f"holds no {which}", mend="give images with masks", file=data)
-    return Images(pack, indices, _groups(pack, indices, source.groups))
-
-
-def _groups(pack: Pack, indices: list[int], spec: str | None) -> list[str] | None:
-    found = pack.groups if spec is None else find_groups(pack.ids, spec)
-    if all(found[i] is None for i in indices):
-        return None
-    return [f"image {name}" if group is None else group for name, group in zip(pack.ids, found, strict=True)]
-
-
-def name_of_scores(data: Path, *, split: str | None) -> str:
-    """How the scores of other data are called; never as one of the run's own sides."""
-    name = stem_of(data) if split is None else f"{stem_of(data)}-{split}"
-    # Beside NAME.csv stand NAME_images.csv and NAME_examples.npz, which must not be those of another name.
-    name = re.sub(r"_(images|examples)$", r"-\1", name)
-    return f"data-{name}" if name in SPLIT_NAMES else name
 
 
 def stem_of(path: Path) -> str:

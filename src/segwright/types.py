@@ -9,14 +9,13 @@ is (H, W), `masks` (N, H, W), with labels 0..K-1 or `IGNORE_INDEX`. `logits` and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 from unicodedata import category
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int, Integer, Shaped, UInt8
-from torch import Tensor
+from jaxtyping import Int, Shaped, UInt8
 
 from segwright.errors import RecipeError, nearest
 
@@ -32,9 +31,6 @@ SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
 ImageArray = Shaped[np.ndarray, "C H W"]
 MaskArray = UInt8[np.ndarray, "H W"]
 ConfusionArray = Int[np.ndarray, "*N K K"]
-Images = Shaped[Tensor, "N C H W"]
-Masks = Integer[Tensor, "N H W"]
-Logits = Float[Tensor, "N K H W"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,21 @@ class ClassSet:
             raise RecipeError(
                 f"{len(self.colors)} colours for {len(self.names)} classes", mend="give one colour a class"
             )
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> ClassSet:
+        """Classes as bundles and scores keep them.
+
+        Raises:
+            KeyError, TypeError, ValueError: the tree is damaged.
+            RecipeError: it describes no classes.
+        """
+        rules = ("ignore_in_loss", "ignore_in_score", "leave_out_of_mean", "never_predict")
+        return cls(
+            names=tuple(str(name) for name in tree["names"]),
+            colors=tuple((int(red), int(green), int(blue)) for red, green, blue in tree["colors"]),
+            **{rule: tuple(int(label) for label in tree[rule]) for rule in rules},
+        )
 
     @property
     def num_classes(self) -> int:
@@ -139,25 +150,3 @@ class Sample:
     row: int | None = None
     split: SplitName | None = None
     group: str | None = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images of one size on one device.
-
-    Attributes:
-        images: (N, C, H, W), as packed (uint8 as a rule).
-        masks: (N, H, W) int64 with labels 0..K-1 or `IGNORE_INDEX`; None where unlabelled.
-        index: (N,) positions in the pack.
-        share: where the images are tiles of one large image, the share of its valid pixels that they hold.
-    """
-
-    images: Images
-    masks: Masks | None
-    index: Integer[Tensor, " N"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    share: float | None = None
-
-    @property
-    def weight(self) -> float:
-        """How many images the batch stands for."""
-        return len(self.images) if self.share is None else self.share

@@ -36,6 +36,23 @@ def test_no_corner_is_read_beyond_the_image(size, crop, seed):
     assert (read[:, 1] < size[0] - 1 + 1e-6).all()
 
 
+@given(size=st.tuples(st.integers(30, 60), st.integers(30, 60)), seed=st.integers(0, 2**31))
+def test_a_distortion_of_an_image_without_turn_leads_nowhere_beyond_it(size, seed):
+    policy, reach = Policy(flip_horizontal=0.5, translate=0.5, rotate_fill="zoom"), 2.3
+    maps = draw_maps(
+        policy,
+        np.array([size] * 20),
+        crop_px=(16, 20),
+        rng=np.random.default_rng(seed),
+        reach_px=np.full((20, 2), reach),
+    )
+    read = corners(maps, (16, 20))
+    assert np.isin(maps[:, :, :2], (-1.0, 0.0, 1.0)).all(), "there is room for the reach without zoom"
+    assert read.min() > reach - 1e-6
+    assert (read[:, 0] < size[1] - 1 - reach + 1e-6).all()
+    assert (read[:, 1] < size[0] - 1 - reach + 1e-6).all()
+
+
 @pytest.mark.parametrize("size", [(61, 61), (41, 101), (101, 41)])
 def test_the_zoom_is_that_of_the_formula(size):
     policy = Policy(rotate_degrees=60.0, rotate_fill="zoom")

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segwright.augment import draw
 from segwright.augment.focus import JITTER, centred_maps
 from segwright.augment.geometry import draw_maps
 from segwright.augment.policy import Policy
@@ -64,3 +65,35 @@ def test_maps_without_an_anchor_stay(rng):
     moved = centred_maps(maps, sizes, crop_px=(20, 20), anchors=anchors, rng=rng)
     np.testing.assert_array_equal(moved[[0, 2]], maps[[0, 2]])
     assert (moved[[1, 3]] != maps[[1, 3]]).any(axis=(1, 2)).all()
+
+
+@given(
+    size=st.tuples(st.integers(20, 80), st.integers(20, 80)),
+    crop=st.tuples(st.integers(8, 40), st.integers(8, 40)),
+    turned=st.booleans(),
+    distorted=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_what_was_filled_by_zoom_stays_filled(size, crop, turned, distorted, seed):
+    rng = np.random.default_rng(seed)
+    policy = Policy(
+        flip_horizontal=0.5, quarter_turns=True, rotate_degrees=60.0 * turned, scale=(0.5, 1.5) if turned else (1, 1),
+        elastic_px=3.0 * distorted, grid_distortion=0.1 * distorted, rotate_fill="zoom",
+    )  # fmt: skip
+    sizes = np.array([size] * 8)
+    parameters = draw(policy, sizes, crop_px=crop, channels=1, rng=rng)
+    reach = None if parameters.distortion is None else parameters.distortion.reach_px()
+    # The corners of an image are the hardest to come near.
+    anchors = np.array([[row, column] for row in (0.0, size[0] - 1) for column in (0.0, size[1] - 1)] * 2)
+    moved = centred_maps(
+        parameters.matrices, sizes, crop_px=crop, anchors=anchors, rng=rng, fill="zoom", reach_px=reach
+    )
+    down, across = np.mgrid[: crop[0], : crop[1]]
+    pixels = np.stack([across, down, np.ones_like(down)]).reshape(3, -1)
+    read = (moved @ pixels).reshape(8, 2, *crop)
+    if parameters.distortion is not None:
+        read = read + parameters.distortion.fields(crop).transpose(0, 3, 1, 2)
+        small = (reach > (np.array(size[::-1]) - 1) / 4).any(axis=1)  # half of a tiny image stays, and may be reflected
+        read = read[~small]
+    assert (read > -1e-4).all()
+    assert (read < np.array(size[::-1])[None, :, None, None] - 1 + 1e-4).all()

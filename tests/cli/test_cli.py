@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import json
 import os
 import signal
@@ -10,15 +11,21 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import segwright
-from segwright.cli import main
+from segwright import metrics
+from segwright.augment import matching
+from segwright.cli import main, menus
 from segwright.data.synthetic import write_terrain
 from segwright.errors import RunError
+from segwright.prediction import tta
+from segwright.prediction.submission import read_labels_csv, read_runs_csv
 
 SMALL = [
     *("-o", "model.name=unet", "-o", "model.encoder=null", "-o", "model.arguments={depth: 2, width: 4}"),
@@ -70,6 +77,26 @@ def test_evaluate_other_side_and_other_data(home: Path, capsys: pytest.CaptureFi
     assert own["confusion"] == other["confusion"]
 
 
+def test_flips_have_scores_and_masks_of_their_own(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (home / "runs/first/scores/val.json").read_bytes()
+    assert call(home, "evaluate", "runs/first", "--flips", "horizontal", "--match", "moments") == 0
+    assert "val-moments-horizontal" in capsys.readouterr().out
+    found = json.loads((home / "runs/first/scores/val-moments-horizontal.json").read_text())
+    assert (found["match"], found["flips"]) == ("moments", "horizontal")
+    words = ("--split", "val-moments-horizontal", "-o", "asked.html")
+    assert call(home, "compare", "runs/first", "runs/first", *words) == 0
+    assert (home / "asked.png").is_file()
+    assert call(home, "evaluate", "runs/first", "--data", "photos/val") == 0
+    assert call(home, "compare", "runs/first", "runs/first", "--split", "data-val") == 2
+    assert "whose images cannot be shown" in capsys.readouterr().err
+    assert (home / "runs/first/scores/val.json").read_bytes() == before
+    assert call(home, "predict", "runs/first", "photos/val/images", "-o", "masks-all", "--flips", "all") == 0
+    predictor = segwright.load(home / "runs" / "first", flips="all")
+    for path in (home / "photos/val/images").iterdir():
+        with Image.open(home / "masks-all" / path.name) as mask:
+            np.testing.assert_array_equal(np.asarray(mask), predictor.predict(path).mask)
+
+
 def test_report_can_be_written_elsewhere(home: Path) -> None:
     assert call(home, "report", "runs/first", "--out", "page.html") == 0
     assert "<html" in (home / "page.html").read_text()
@@ -103,7 +130,7 @@ def test_fine_tune_and_resume(home: Path) -> None:
     assert call(home, "train", "runs/photos-1", "--resume") == 0
 
 
-def test_short_options_become_keys(home: Path) -> None:
+def test_short_options_become_keys(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sides = {"train": [f"terrain_{i:04d}" for i in range(5, 12)], "val": ["terrain_0000", "terrain_0001"]}
     (home / "mine.json").write_text(json.dumps(sides))
     names = "air,earth,dune,stone,lump"
@@ -115,6 +142,22 @@ def test_short_options_become_keys(home: Path) -> None:
     summary = json.loads((run / "scores/val.json").read_text())
     assert [row["name"] for row in summary["per_class"]] == names.split(",")
     assert "air" not in summary["definitions"]["declared"]["in_mean"]
+    capsys.readouterr()
+    assert call(home, "evaluate", "runs/ruled", "--score-as", "keras-mars") == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    mars = summary["definitions"]["keras-mars"]
+    value, low, high = (mars["miou"][key] for key in ("estimate", "low", "high"))
+    assert told[0] == f"mIoU under 'keras-mars' {value:.3f} ({low:.3f} to {high:.3f}): {mars['sentence']}"
+    assert sum(line.startswith("mIoU under 'keras-mars'") for line in told) == 1
+    pairs = summary["dice_per_image_label"]["estimate"]
+    assert any(line.startswith(f"Dice per image and label {pairs:.3f} (") for line in told)
+    assert segwright.evaluate(run, score_as="keras-mars", progress=False).miou == pytest.approx(value)
+
+
+def test_the_menus_are_those_of_the_rooms_below() -> None:
+    assert get_args(menus.Definition) == get_args(metrics.Definition)
+    assert get_args(menus.Matching) == get_args(matching.Matching)
+    assert get_args(menus.Flips) == get_args(tta.Flips)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +176,11 @@ def test_short_options_become_keys(home: Path) -> None:
         (["train", "photos", "--from", "runs/furst"], "there are: first"),
         (["evaluate", "runs/first", "--split", "tset"], "no images in 'tset'"),
         (["evaluate", "runs/nothing"], "runs/nothing: is missing"),
+        (["evaluate", "runs/first", "--score-as", "keras-mars"], "without classes.ignore_in_score"),
+        (["evaluate", "runs/first", "--score-as", "leave_out_of_mean"], "classes.leave_out_of_mean or ignore_in_score"),
         (["predict", "runs/first", "photos/test/images", "-o", "photos/test/images"], "inside the folder"),
+        (["predict", "runs/first", "photos/test/images", "-o", "masks", "--csv", "runs"], "ends in .csv"),
+        (["predict", "runs/first", "photos/test/images", "-o", "x.csv", "--key", "x"], "no file of arrays"),
         (["predict", "runs/first", "photos/test/images", "-o", "m", "--device", "toaster"], "device 'toaster'"),
         (["report", "photos"], "photos: is no run"),
         (["models", "unett"], "did you mean 'unet'"),
@@ -216,6 +263,11 @@ def test_models_are_measured(home: Path, capsys: pytest.CaptureFixture[str], mon
     assert [row["name"] for row in rows] == ["swiftnet", "fpn"]
     assert float(rows[0]["forward_per_second"]) > 0
     assert rows[1]["forward_per_second"] == ""
+    assert rows[0]["paper"] == "https://arxiv.org/abs/1903.08469"
+    assert [rows[1][key] for key in ("size", "channels", "classes", "device")] == ["32x48", "3", "5", "cpu"]
+    assert int(rows[0]["threads"]) == torch.get_num_threads()
+    assert rows[0]["torch"] == torch.__version__.partition("+")[0]
+    assert dt.date.fromisoformat(rows[0]["date"])
     assert call(home, *words, "--write", "costs.csv") == 2
     assert "stands there already" in capsys.readouterr().err
 
@@ -299,6 +351,25 @@ def test_two_classes_as_0_and_1_or_as_0_and_255_are_the_same(
     assert call(tmp_path, "evaluate", "runs/two", "--data", "large") == 0
     scores = [json.loads((tmp_path / f"runs/two/scores/{name}.json").read_text()) for name in ("small", "large")]
     assert scores[0]["confusion"] == scores[1]["confusion"]
+
+
+def test_a_submission_holds_the_values_of_the_masks(home: Path, tmp_path: Path) -> None:
+    masks_as(home / "photos" / "train", tmp_path / "large", table={k: 255 * int(k > 1) for k in range(256)})
+    assert call(tmp_path, "train", "large", "--name", "two", "--epochs", "1", *SMALL) == 0
+    bundle = json.loads((tmp_path / "runs/two/bundle/bundle.json").read_text())
+    assert bundle["info"]["mask_values"] == [0, 255]
+    for form in ("labels", "runs"):
+        assert call(tmp_path, "predict", "runs/two", "large/images", "-o", f"{form}.csv", "--csv", form) == 0
+    sizes = (32, 48)
+    labels = dict(read_labels_csv(tmp_path / "labels.csv", size=sizes))
+    runs = dict(read_runs_csv(tmp_path / "runs.csv", sizes=sizes))
+    predictor = segwright.load(tmp_path / "runs/two")
+    assert sorted(labels) == sorted(runs) == sorted(path.name for path in (tmp_path / "large/images").iterdir())
+    for name, stored in labels.items():
+        np.testing.assert_array_equal(stored, runs[name])
+        np.testing.assert_array_equal(
+            stored, 255 * predictor.predict(tmp_path / "large/images" / name).mask.astype(int)
+        )
 
 
 def test_one_class_alone_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from segwright.augment import PRESETS
+from segwright.confusion import confusion_per_image
 from segwright.data import eval_loader as loader_module
 from segwright.data.eval_loader import EvalLoader
 from segwright.data.loader import TrainLoader
@@ -14,8 +15,7 @@ from segwright.data.pack import Pack, pack_arrays
 from segwright.data.prefetch import PrefetchLoader
 from segwright.errors import DataError, RecipeError, RunError
 from segwright.losses import build_loss
-from segwright.metrics import confusion_per_image
-from segwright.types import Batch
+from segwright.tensors import Batch
 
 
 def numbered(count: int, *, size: tuple[int, int] = (6, 8)) -> Pack:

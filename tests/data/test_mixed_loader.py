@@ -14,7 +14,7 @@ from segwright.data.objects import find_objects
 from segwright.data.pack import Pack, pack_arrays
 from segwright.data.prefetch import PrefetchLoader
 from segwright.errors import RecipeError
-from segwright.types import Batch
+from segwright.tensors import Batch
 
 RARE = 2
 FLAT = Policy(flip_horizontal=0.5, quarter_turns=True)
@@ -133,6 +133,21 @@ def test_images_that_are_kept_on_a_device_give_the_same_batches():
         first, second = mixed.batch(step), on_stack.batch(step)
         assert torch.equal(first.masks, second.masks)
         assert (first.images.int() - second.images.int()).abs().max() <= 1
+
+
+def test_crops_on_objects_show_nothing_beyond_an_image_that_zoom_filled():
+    pack, rows = scene(6), np.arange(6)
+    policy = Policy(rotate_degrees=40.0, elastic_px=3.0, rotate_fill="zoom")
+    plain = TrainLoader(pack, rows, batch_size=6, policy=policy, crop_px=(24, 24), seed=3)
+    loader = plain.centred_on(find_objects(pack, rows, labels=(0, 1)), share=1.0)
+    down, across = np.mgrid[:24, :24]
+    pixels = np.stack([across, down, np.ones_like(down)]).reshape(3, -1)
+    for step in range(20):
+        drawn = loader._draw(rows, step=step)
+        assert drawn.distortion is not None
+        read = (drawn.matrices @ pixels).reshape(6, 2, 24, 24) + drawn.distortion.fields((24, 24)).transpose(0, 3, 1, 2)
+        assert read.min() > -1e-4
+        assert read.max() < 39 + 1e-4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

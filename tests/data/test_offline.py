@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from segwright.augment import PRESETS, Policy
-from segwright.data.offline import Copies, Originals, write_copies
+from segwright.data.new_set import Originals
+from segwright.data.offline import Copies, write_copies
 from segwright.data.pack import Pack, open_pack, pack_arrays
 from segwright.data.sources import open_source
 from segwright.errors import DataError, OutputError, RecipeError
@@ -147,7 +148,7 @@ def test_what_cannot_be_done_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(path, image, *, sync):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("segwright.data.offline.save_image", full)
+    monkeypatch.setattr("segwright.data.new_set.save_image", full)
     with pytest.raises(OutputError, match="No space left"):
         write_copies(there, tmp_path / "new", count=1, policy=policy, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

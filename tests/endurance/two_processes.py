@@ -27,11 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 from segwright.bundle import load_bundle
+from segwright.confusion import confusion_per_image
 from segwright.data.eval_loader import EvalLoader
 from segwright.data.pack_cache import cache_entries
 from segwright.data.synthetic import write_terrain
 from segwright.files import write_json
-from segwright.metrics import confusion_per_image, score
+from segwright.metrics import score
 from segwright.recipe import Recipe, make_recipe, read_recipe
 from segwright.training.preparation import prepare
 from segwright.training.run import train

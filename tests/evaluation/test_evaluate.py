@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ from segwright.bundle import Bundle
 from segwright.data.pack import Pack, open_pack, pack_arrays
 from segwright.data.sources import open_source
 from segwright.data.synthetic import TERRAIN_COLORS, TERRAIN_NAMES, terrain, write_image
-from segwright.errors import DataError, MaskError
+from segwright.errors import DataError, MaskError, RecipeError
 from segwright.evaluation.counting import Counted, Network
 from segwright.evaluation.evaluate import Evaluation, evaluate
 from segwright.evaluation.examples import LONGER_SIDE_PX, ExampleKeeper
-from segwright.evaluation.summary import prevalent, summarize
+from segwright.evaluation.summary import prevalent, require_set_apart, summarize
 from segwright.files import read_arrays, read_json
-from segwright.metrics import score
+from segwright.metrics import DEFINITIONS, score
 from segwright.models import ModelSpec, build_model
 from segwright.types import IGNORE_INDEX, ClassSet
 
@@ -134,6 +135,9 @@ def test_what_is_written_is_what_is_returned(run: Path, result: Evaluation) -> N
     summary = read_json(scores / "val.json")
     assert summary["definitions"]["declared"]["miou"]["estimate"] == pytest.approx(result.miou)
     assert result.miou == pytest.approx(float(score(result.confusion.sum(0), CLASSES).miou))
+    mars = replace(result, score_as="keras-mars").miou
+    assert mars == pytest.approx(float(score(result.confusion.sum(0), CLASSES, "keras-mars").miou))
+    assert mars < result.miou  # some pixels are predicted as the class that is set apart
     assert summary["images_per_second"] > 0
     with (scores / "val.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -252,3 +256,21 @@ def test_large_examples_are_scaled_down_with_their_masks() -> None:
     assert kept.mask.shape == kept.image.shape[1:]
     assert set(np.unique(kept.mask)) == {0, 3}
     assert np.abs(kept.image[0].astype(int) - kept.mask.astype(int) * 80).mean() < 2
+
+
+def test_a_definition_of_classes_set_apart_needs_some() -> None:
+    run = Path("runs/night-1")
+    plain = ClassSet(TERRAIN_NAMES, TERRAIN_COLORS)
+    outside = ClassSet(TERRAIN_NAMES, TERRAIN_COLORS, leave_out_of_mean=(0,))
+    for name in DEFINITIONS:
+        require_set_apart(CLASSES, name, run=run)
+    refused = {plain: ["ignore_in_score", "leave_out_of_mean", "keras-mars"], outside: ["keras-mars"]}
+    for classes, names in refused.items():
+        for name in DEFINITIONS:
+            if name in names:
+                with pytest.raises(
+                    RecipeError, match=r"runs/night-1: was trained without classes\..*--ignore-in-score"
+                ):
+                    require_set_apart(classes, name, run=run)
+            else:
+                require_set_apart(classes, name, run=run)

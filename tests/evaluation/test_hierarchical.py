@@ -28,6 +28,22 @@ def test_draws_are_the_same_units_for_all_trainings(rng: np.random.Generator) ->
     np.testing.assert_allclose(drawn[:, 1], 2 * drawn[:, 0], rtol=1e-6)
     assert drawn[:, 0].mean() == pytest.approx(table.sum(), rel=0.02)
     assert draw_scores([], mean_of, resamples=5).shape == (5, 0)
+    many = draw_scores([table * (1 + k) for k in range(130)], lambda sums: sums[:, 0] + sums[:, 1], resamples=40)
+    np.testing.assert_allclose(many, drawn[:40, :1] * (1 + np.arange(130)), rtol=1e-5)
+
+
+def test_many_classes_and_few_images_take_little_memory() -> None:
+    sizes = []
+
+    def first(sums: np.ndarray) -> np.ndarray:
+        sizes.append(sums.nbytes)
+        return sums[:, 0]
+
+    tables = [np.full((4, 500), seed) for seed in range(30)]
+    drawn = draw_scores(tables, first)
+    np.testing.assert_array_equal(drawn[7], 4 * np.arange(30))
+    assert len(sizes) > 1
+    assert max(sizes) <= 1 << 24
 
 
 def test_one_seed_gives_the_t_interval_of_the_images(rng: np.random.Generator) -> None:

@@ -9,6 +9,7 @@ from segwright.models import ModelSpec, SegmentationModel, build_model, measure
 
 CPU = torch.device("cpu")
 TINY = ModelSpec("unet", 3, 5, arguments={"depth": 2, "width": 4})
+UNET = {"name": "unet", "arguments": dict(TINY.arguments)}
 
 
 def measured(spec: ModelSpec = TINY, *, batch: int = 2, build: object = build_model) -> measure.Measurement:
@@ -32,6 +33,22 @@ def test_a_small_model_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert one.training_per_second is not None
     assert one.forward_per_second > one.training_per_second > 0
     assert one.note == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("two_step", {**measure.USUAL_ARGUMENTS["two_step"], "rare": UNET, "rest": UNET}),
+        ("cascade", {"segmenter": UNET, "whole": [0], "judge": "test_resnet", "width": 4, "depth": 2}),
+    ],
+)
+def test_models_with_heads_of_other_labels_are_measured(
+    monkeypatch: pytest.MonkeyPatch, name: str, arguments: dict
+) -> None:
+    monkeypatch.setattr(measure, "SECONDS_A_TIMING", 0.01)
+    one = measured(ModelSpec(name, 3, 5, arguments=arguments))
+    assert one.note == ""
+    assert one.training_per_second is not None
 
 
 def room_for(images: float) -> int:

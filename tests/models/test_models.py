@@ -1,10 +1,12 @@
-"""One tester for every row of MODELS: sizes, channels, classes, precision, gradients, and what is refused."""
+"""Every row of MODELS: what its heads answer, at odd sizes and of one image; exports, encoders, and what is refused."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,64 +16,10 @@ from segwright.models import MODELS, ModelSpec, SegmentationModel, build_model, 
 from segwright.models.library import LIBRARY, encoders_of
 from segwright.types import Head
 
-FIVE = {"decoder_channels": [16, 16, 8, 8, 8]}
-SMALL: dict[str, dict] = {
-    "unet": {"depth": 3, "width": 4},
-    "unet_valid": {"depth": 3, "width": 4},
-    "unet_separable": {"depth": 3, "width": 4},
-    "unet_vgg16": {"width": [4, 4, 4, 8, 8]},
-    "resunet_attention": {"depth": 3, "width": 4},
-    "unet3plus": {"depth": 3, "width": 4},
-    "multihead": {"depth": 3, "width": 4},
-    "encoder_decoder": {"width": 4},
-    "residual_autoencoder": {"width": 4},
-    "unet_without_pooling": {"width": 4},
-    "baseline_decoder": {"width": 4},
-    "smp_unet": FIVE,
-    "unetplusplus": FIVE,
-    "manet": FIVE,
-    "fpn": {"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 32},
-    "pspnet": {"psp_out_channels": 16},
-    "deeplabv3": {"decoder_channels": 8},
-    "deeplabv3plus": {"decoder_channels": 8},
-    "upernet": {"decoder_channels": 8},
-    "segformer": {"decoder_segmentation_channels": 16},
-    "dpt": {"decoder_intermediate_channels": [8, 8, 8, 8], "decoder_fusion_channels": 8},
-    "segformer_convolution": {"width": 8},
-    "transunet": {"width": 4, "embedding": 16, "layers": 2, "heads": 2, "grid": 4},
-    "dual": {
-        "first": {"name": "unet", "arguments": {"depth": 3, "width": 4}},
-        "second": {"name": "residual_autoencoder", "arguments": {"width": 4}},
-        "fusion_width": 4,
-    },
-    "uformer": {
-        "first": {"name": "unet", "arguments": {"depth": 3, "width": 4}},
-        "second": {"name": "segformer_convolution", "encoder": "tu-test_resnet", "arguments": {"width": 8}},
-    },
-}
-TINY = {"name": "unet", "arguments": {"depth": 3, "width": 4}}
-SMALL |= {
-    "two_step": {"labels": [4], "rare": TINY, "rest": TINY},
-    "one_per_class": {"member": TINY},
-    "refined": {"base": TINY, "width": 4, "depth": 2},
-    "cascade": {"segmenter": TINY, "labels": [4], "whole": [0, 1], "width": 4, "depth": 2},
-    "ensemble": {"members": [TINY, TINY]},
-}
-# Parts that the library builds and does not use: stages below PSPNet's depth, and the head of a vision transformer.
-SILENT = {
-    "pspnet": ("net.encoder.model.layer3", "net.encoder.model.layer4"),
-    "dpt": ("net.encoder.model.norm", "net.encoder.model.fc_norm", "net.encoder.model.head"),
-}
+sys.path.append(str(Path(__file__).parent.parent))
+from every_model import pictures, spec_of
 
-
-def spec_of(name: str, *, channels: int = 3, classes: int = 5, **arguments: object) -> ModelSpec:
-    encoder = "tu-test_vit" if name == "dpt" else "tu-test_resnet"
-    chosen = {**SMALL.get(name, {}), **arguments}
-    return ModelSpec(name, channels, classes, encoder=encoder, arguments=chosen, mean=(0.4,), std=(0.2,))
-
-
-def pictures(n: int = 2, channels: int = 3, height: int = 97, width: int = 131) -> torch.Tensor:
-    return torch.randint(0, 256, (n, channels, height, width), dtype=torch.uint8)
+sys.path.pop()
 
 
 def heads_of(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -85,14 +33,12 @@ def shapes_of(model: SegmentationModel, count: int, *, images: int, size: tuple[
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_learns_at_an_odd_size(name: str) -> None:
+def test_every_head_answers_at_an_odd_size(name: str) -> None:
     model = build_model(spec_of(name)).train()
     masks = torch.randint(0, 5, (2, 65, 131))
     heads = heads_of(model(pictures(2, height=65, width=131), masks))
     assert [tuple(logits.shape) for logits in heads] == shapes_of(model, len(heads), images=2, size=(65, 131))
-    torch.stack([logits.square().mean() for logits in heads]).sum().backward()
-    silent = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert not [key for key in silent if not key.startswith(SILENT.get(name, "-"))]
+    assert all(logits.isfinite().all() for logits in heads)
     model.eval()
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(pictures(1, height=33, width=40)).isfinite().all()

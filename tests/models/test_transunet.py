@@ -82,3 +82,12 @@ def test_the_convolution_decoder_skips_levels_that_an_encoder_lacks() -> None:
     for arguments, message in (({"width": 0}, "width 0"), ({"dropout": 1.0}, "dropout 1.0")):
         with pytest.raises(RecipeError, match=message):
             build_model(ModelSpec("segformer_convolution", 3, 2, encoder="mit_b0", arguments=arguments))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_is_built_over_an_encoder_where_gradients_are_off(mode: type) -> None:
+    arguments = {"width": 4, "depth": 3, "embedding": 16, "layers": 2, "heads": 2, "grid": 4, "patch": 2}
+    with mode():
+        model = build_model(ModelSpec("transunet", 3, 2, encoder="tu-test_resnet", arguments=arguments))
+    model.train()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).square().mean().backward()
+    assert all(p.grad is not None for p in model.parameters())

@@ -12,6 +12,7 @@ from torch import Tensor
 from segwright.bundle import load_bundle, save_bundle
 from segwright.errors import RecipeError, WeightsError
 from segwright.models import ModelSpec, SegmentationModel, build_model, freeze_encoder, load_encoder_weights, unfreeze
+from segwright.models.branches import with_never_predict
 from segwright.models.uformer import uformer_of
 from segwright.types import ClassSet
 
@@ -134,3 +135,18 @@ def test_what_is_no_branch_is_refused(arguments: dict, message: str) -> None:
 def test_weights_for_branches_without_an_encoder_are_refused() -> None:
     with pytest.raises(WeightsError, match="no branch has an encoder"):
         load_encoder_weights(model_of("dual"), "imagenet")
+
+
+def test_only_trained_models_of_the_same_classes_are_told_anew_what_they_must_not_answer() -> None:
+    trained = {"name": "unet", "never_predict": [7]}
+    inner = {"name": "dual", "arguments": {"first": trained, "second": "unet", "fusion_width": 4}}
+    arguments = {"members": [trained, inner, {"name": "fpn"}], "rare": trained, "weights": [1, 1, 1]}
+    told = with_never_predict(arguments, (0,))
+    anew = {"name": "unet", "never_predict": [0]}
+    assert told["members"] == [
+        anew,
+        {"name": "dual", "arguments": {"first": anew, "second": "unet", "fusion_width": 4}},
+        {"name": "fpn"},
+    ]
+    assert (told["rare"], told["weights"]) == (trained, [1, 1, 1])
+    assert arguments["members"][0] == {"name": "unet", "never_predict": [7]}

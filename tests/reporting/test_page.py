@@ -188,6 +188,18 @@ def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
+def test_a_refit_is_reported_when_it_is_trained_to_its_end(tmp_path: Path) -> None:
+    write_yaml(tmp_path / "recipe.yaml", {"data": {"split": {"refit": "runs/a"}}, "training": {"epochs": 3}})
+    for epoch in (None, 2):
+        if epoch is not None:
+            write_json(tmp_path / "bundle" / "bundle.json", {"info": {"epoch": epoch}})
+        with pytest.raises(RunError, match="not trained to its end"):
+            write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    write_json(tmp_path / "bundle" / "bundle.json", {"info": {"epoch": 3}})
+    assert read_run(tmp_path).splits == ()
+
+
 def test_only_what_differs_from_the_defaults_is_listed(run: Path) -> None:
     contents = read_run(run)
     assert contents.changed == [("model.name", "unet"), ("training.minutes", "5")]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from segwright.errors import RecipeError
 from segwright.recipe import make_recipe
-from segwright.studies.grid import Study, choose, digest_of, draw, read_study, slug, trials
+from segwright.studies.grid import Study, choose, digest_of, draw, read_study, recipe_of_copies, slug, trials
+from segwright.studies.runner import recipe_in
 from segwright.studies.state import begin_study
-from segwright.studies.study_file import RandomRows
+from segwright.studies.study_file import Copies, RandomRows
 
 BASE: dict[str, Any] = {"data": {"path": "photos"}, "training": {"epochs": 2}}
 
@@ -111,6 +112,18 @@ def test_a_base_may_be_a_recipe_elsewhere(tmp_path):
     assert found.base["data"] == {"path": "../recipes/photos"}
 
 
+def test_branches_are_relative_to_the_file_that_names_them(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    base = {**BASE, "model": {"name": "dual", "branches": ["runs/a", "runs/b"]}}
+    (tmp_path / "recipes" / "base.yaml").write_text(yaml.safe_dump(base))
+    rows = [{"name": "base"}, {"name": "other", "model.branches": ["runs/c", "/else/d"]}]
+    found = study(tmp_path / "studies", base="../recipes/base.yaml", list=rows)
+    branches = [tuple(trial.recipe["model"]["branches"]) for trial in trials(found)]
+    in_recipes, in_studies = tmp_path / "recipes" / "runs", tmp_path / "studies" / "runs"
+    assert branches == [(str(in_recipes / "a"), str(in_recipes / "b")), (str(in_studies / "c"), "/else/d")]
+    assert names(found) == names(study(tmp_path / "studies", base="../recipes/base.yaml", list=rows))
+
+
 def test_copies_are_those_of_their_images_and_no_more(tmp_path):
     rows = [
         {"name": "plain"},
@@ -124,6 +137,55 @@ def test_copies_are_those_of_their_images_and_no_more(tmp_path):
     assert by_row["more", 0].name[-8:] != by_row["plain", 0].name[-8:]
     of_folds = trials(study(tmp_path, list=rows, folds=2))
     assert len({trial.copies_name for trial in of_folds if trial.row == "more"}) == 2
+
+
+def test_copies_are_the_same_whatever_the_training_does_to_its_images(tmp_path):
+    copies = {"count": 9, "overrides": {"augment.rotate_degrees": 30}}
+    rows = [
+        {"name": "usual", "copies": copies},
+        {"name": "turned", "copies": copies, "augment.quarter_turns": True},
+        {"name": "strong", "copies": copies, "augment.preset": "strong"},
+        {"name": "other", "copies": {"count": 9, "overrides": {"augment.rotate_degrees": 40}}},
+    ]
+    usual, turned, strong, other = every = trials(study(tmp_path, list=rows))
+    assert len({str(recipe_of_copies(trial.recipe)) for trial in every}) == 1
+    assert len({trial.name[-8:] for trial in every}) == 4
+    assert usual.copies_name[-8:] != other.copies_name[-8:]
+    # Where the training's own augmentation once changed the copies too, they are made anew; elsewhere names stay.
+    assert turned.copies_name[-8:] == strong.copies_name[-8:] != usual.copies_name[-8:]
+    told = {"copies": Copies.model_validate(copies).model_dump(mode="json")}
+    assert usual.name[-8:] == digest_of(make_recipe(BASE), more=told)
+    assert turned.name[-8:] != digest_of(make_recipe({**BASE, "augment": {"quarter_turns": True}}), more=told)
+
+
+def test_a_refit_with_copies_has_those_of_its_training_images(tmp_path):
+    row = {"name": "all", "copies": {"count": 9}, "data.split.refit": "runs/first", "training.keep": "last"}
+    (trial,) = trials(study(tmp_path, list=[row]))
+    assert make_recipe(recipe_of_copies(trial.recipe)).data.split.refit is None
+    assert make_recipe(recipe_in(trial, tmp_path / "out")).data.split.refit == "runs/first"
+
+
+def test_names_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    for name in ("pictures", "drawn", "mine.pth", "a.json", "b.json"):
+        (here / name).mkdir(parents=True)
+    monkeypatch.chdir(here)
+    found = study(
+        tmp_path / "studies",
+        list=[{"name": "own", "source": "pictures", "figure": {"miou": 0.5}}, {"copies": {"count": 9}, "note": "two"}],
+        grid={"data.split.file": ["a.json", "b.json"]},
+        random={"trials": 2, "keys": {"data.path": ["drawn"], "optimizer.lr": {"log": [1e-4, 1e-2]}}},
+        always={"model.weights": "mine.pth"},
+        baseline="own, data.split.file=a.json",
+        needs=[{"path": "pictures"}],
+    )
+    begin_study(found, tmp_path / "out")
+    before = trials(found)
+    assert {trial.recipe["model"]["weights"] for trial in before} == {str(here / "mine.pth")}
+    monkeypatch.chdir(tmp_path)
+    again = read_study(tmp_path / "out" / "study.yaml")
+    assert trials(again) == before
+    assert (again.file, again.rows, again.needs) == (found.file, found.rows, found.needs)
 
 
 def test_drawn_rows_stay_when_more_are_drawn():

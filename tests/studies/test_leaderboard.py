@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from segwright.errors import RecipeError, RunError
-from segwright.files import read_json, read_yaml, write_yaml
+from segwright.files import read_json, read_yaml, write_json, write_yaml
 from segwright.metrics import score
 from segwright.recipe import make_recipe
 from segwright.studies.entries import plan_of
 from segwright.studies.grid import read_study, trials
 from segwright.studies.leaderboard import board
-from segwright.studies.results import class_set
+from segwright.types import ClassSet
 
 IDS = [f"{i:03d}" for i in range(60)]
 Maker = Callable[..., np.ndarray]
@@ -36,7 +36,8 @@ def test_rows_stand_in_order_with_means_over_seeds(write_study: Out) -> None:
             mious.append(
                 float(
                     score(
-                        scores["confusion"].sum(0), class_set(read_json(runs[0] / "scores" / "val.json")["classes"])
+                        scores["confusion"].sum(0),
+                        ClassSet.from_dict(read_json(runs[0] / "scores" / "val.json")["classes"]),
                     ).miou
                 )
             )
@@ -98,6 +99,33 @@ def test_runs_on_other_images_are_not_compared(write_study: Out, write_run: Writ
     assert rows["jaccard"].to_best is None
     assert "other images" in rows["jaccard"].note
     assert rows["ce"].to_best.to == "dice"
+
+
+def test_runs_that_are_scored_by_other_rules_do_not_count(write_study: Out) -> None:
+    out = write_study({"ce": 0.70, "dice": 0.80, "jaccard": 0.75})
+    file = next((out / "runs").glob("jaccard-s1-*")) / "scores" / "val.json"
+    summary = read_json(file)
+    write_json(file, {**summary, "classes": {**summary["classes"], "ignore_in_score": []}})
+    rows = {row.name: row for row in board(plan_of(out)).rows}
+    assert rows["jaccard"].seeds == 2
+    assert "leaves other classes out of its score" in rows["jaccard"].note
+    rows = {row.name: row for row in board(plan_of(out, definition="all_classes")).rows}
+    assert (rows["jaccard"].seeds, rows["jaccard"].note) == (3, "")
+
+
+def test_rules_are_those_of_most_runs_and_equal_where_they_mean_the_same(write_study: Out) -> None:
+    out = write_study({"ce": 0.70, "dice": 0.80, "jaccard": 0.75})
+    file = next((out / "runs").glob("ce-s0-*")) / "scores" / "val.json"
+    summary = read_json(file)
+    other = {"ignore_in_score": [], "leave_out_of_mean": [0]}
+    write_json(file, {**summary, "classes": {**summary["classes"], **other}})
+    table = board(plan_of(out))
+    assert {row.name: row.seeds for row in table.rows} == {"dice": 3, "jaccard": 3, "ce": 2}
+    assert table.classes.ignore_in_score == (0,)
+    for definition in ("ignore_in_score", "all_classes"):
+        table = board(plan_of(out, definition=definition))
+        assert {(row.seeds, row.note) for row in table.rows} == {(3, "")}
+    assert {row.seeds for row in board(plan_of(out, definition="leave_out_of_mean")).rows} == {3}
 
 
 def test_a_row_that_was_changed_leaves_its_old_runs_out(write_study: Out) -> None:

@@ -8,11 +8,16 @@ import signal
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from segwright.augment import PRESETS, Policy
+from segwright.cli import main
+from segwright.data import offline
+from segwright.data.synthetic import write_terrain
 from segwright.errors import DataError, OutputError, RunStopped
 from segwright.launch import Job
 from segwright.launch.local import LocalLauncher
@@ -152,6 +157,7 @@ def _held(seconds: float) -> None:
 
 
 def test_a_signal_ends_the_study_and_saves_what_runs(tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)  # Ray leaves one of its own in the process
     monkeypatch.setenv("PRETEND_STEP_SECONDS", "0.2")
     out, study = tmp_path / "out", study_of(tmp_path, "ce", "dice")
 
@@ -170,7 +176,7 @@ def test_a_signal_ends_the_study_and_saves_what_runs(tmp_path, monkeypatch):
     with pytest.raises(RunStopped) as stop:
         run_study(study, out, launcher=Impatient(jobs=2), jobs=2, progress=False)
     assert stop.value.signal_number == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
     assert state_of(out, trials(study)[0].name) == "half"
     assert go(study, out).done == 4
     assert max(Counter(line for line in traced(out) if "step" in line).values()) == 1
@@ -184,6 +190,42 @@ def test_copies_that_cannot_be_made_fail_their_runs_alone(tmp_path, monkeypatch)
     failed = [trial for trial in trials(study) if trial.row == "more"]
     assert len({trial.copies_name for trial in failed}) == 1
     assert why_failed(out, failed[1].name).startswith("no copies: ")
+
+
+def test_copies_are_changed_as_their_row_says_and_not_as_the_training_does(tmp_path, monkeypatch):
+    base = {"data": {"path": "photos"}, "augment": {"preset": "strong", "rotate_degrees": 90, "elastic_px": 9}}
+    rows = [{"name": "more", "copies": {"count": 3, "preset": "light", "overrides": {"augment.noise": 0.2}}}]
+    study, out = study_of(tmp_path, base=base, list=rows, seeds=[0]), tmp_path / "out"
+    assert go(study, out).failed == 1  # pretend makes no copies
+    (trial,) = trials(study)
+    (tmp_path / "photos").rmdir()
+    write_terrain(tmp_path / "photos", images=8, size=(32, 48))
+    place = place_of(out, trial.copies_name)
+    command = runner._augment_words(trial, recipe=place.recipe, folder=tmp_path / "copies")
+    made: list[Policy] = []
+    real = offline.write_copies
+
+    def write_copies(*given: object, policy: Policy, **more: object) -> object:
+        made.append(policy)
+        return real(*given, policy=policy, **more)
+
+    monkeypatch.setattr(offline, "write_copies", write_copies)
+    monkeypatch.setattr(sys, "argv", ["segwright", *command[len(runner.PROGRAM) :]])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert made == [replace(PRESETS["light"], noise=0.2)]
+    assert len(list((tmp_path / "copies" / "images").rglob("*.copy*"))) == 3
+
+
+def test_the_reason_is_that_of_the_last_try(tmp_path):
+    out, study = tmp_path / "out", study_of(tmp_path, "doomed", seeds=[0])
+    (trial,) = trials(study)
+    log = place_of(out, trial.name).log
+    log.parent.mkdir(parents=True)
+    log.write_text("segwright: there are no images. Give some.\n")
+    assert go(study, out).failed == 1
+    assert why_failed(out, trial.name) == "signal 9 ended it 3 times; it last said: it printed nothing"
 
 
 def test_what_cannot_be_run_is_told_first(tmp_path):

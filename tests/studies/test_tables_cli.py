@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,3 +62,27 @@ def test_compare_and_runs(
     assert call("runs", "--in", str(tmp_path), "--remove")[0] == 2
     assert "Moved to" in call("runs", "tag=good", "--in", str(tmp_path), "--remove")[1]
     assert not (tmp_path / "b").exists()
+
+
+def test_what_reads_scores_does_not_wait_for_pytorch(
+    tmp_path: Path, write_run: Callable[..., None], confusion: Callable[..., np.ndarray]
+) -> None:
+    for number, name in enumerate("ab"):
+        write_run(tmp_path / name, confusion(0.6 + number / 5, seed=number))
+        write_yaml(tmp_path / name / "recipe.yaml", make_recipe({"training": {"seed": number}}).as_dict())
+        write_json(tmp_path / name / "environment.json", {"seed": number})
+    code = (
+        "import sys\n"
+        "from segwright.cli import main\n"
+        "for words in (['leaderboard', '.'], ['compare', 'a', 'b', '--no-images'], ['runs']):\n"
+        "    sys.argv = ['segwright', *words]\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as end:\n"
+        "        assert not end.code, words\n"
+        "import segwright.reporting.page\n"
+        "heavy = {'torch', 'lightning', 'timm', 'scipy.stats', 'sklearn', 'skimage', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

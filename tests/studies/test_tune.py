@@ -199,6 +199,13 @@ def test_a_space_is_checked_before_a_minute_is_spent(tmp_path: Path, key: str, m
     assert not (tmp_path / "out").exists()
 
 
+def test_a_refit_is_no_base_for_a_search(tmp_path: Path) -> None:
+    refit = make_recipe({"data": {"split": {"refit": "runs/first"}}, "training": {"keep": "last"}})
+    with pytest.raises(RecipeError, match=r"'data.split.refit' = .*runs/first.*: a refit has no score to search by"):
+        tune(Search(refit, SPACE), short(1), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_usual_space_holds_the_base() -> None:
     recipe = make_recipe({"loss": {"formula": "3*dice"}, "training": {"batch_size": 5, "ema": 0.0}})
     space = usual_space(recipe)

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from segwright.studies.grid import Trial, read_study, trials
-from segwright.studies.state import place_of, reason_in, share_done
+from segwright.studies.state import begin_attempt, place_of, reason_in, share_done
 from segwright.studies.watch import Watch
 
 
@@ -60,3 +60,17 @@ def test_the_reason_is_the_last_error_or_the_last_line(tmp_path):
     assert reason_in(log) == "no images. Give some."
     log.write_text("Traceback\nValueError: 3\n")
     assert reason_in(log) == "ValueError: 3"
+
+
+def test_the_reason_is_that_of_the_last_attempt(tmp_path):
+    log = tmp_path / "logs" / "log.txt"
+    begin_attempt(log)
+    assert reason_in(log) == "it printed nothing"
+    with log.open("a") as stream:
+        stream.write("segwright: the disk is full. Free some space.\nhalf a li")
+    begin_attempt(log)
+    assert reason_in(log) == "it printed nothing"
+    with log.open("a") as stream:
+        stream.write("epoch 1\nValueError: 3\n")
+    assert reason_in(log) == "ValueError: 3"
+    assert log.read_text().startswith("--- begun ")

@@ -13,10 +13,10 @@ from segwright.bundle import load_bundle
 from segwright.errors import TrainingError
 from segwright.losses import WeightedLoss
 from segwright.recipe import Recipe
+from segwright.tensors import Batch
 from segwright.training.module import SegmentationModule
 from segwright.training.run import train
 from segwright.training.state import all_finite
-from segwright.types import Batch
 
 Tiny = Callable[..., Recipe]
 Folder = Callable[..., Path]

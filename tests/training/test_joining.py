@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from segwright.bundle import load_bundle
+from segwright.bundle import load_bundle, save_bundle
 from segwright.errors import RecipeError
+from segwright.models import ModelSpec, build_model
+from segwright.models.branches import branches_of
 from segwright.recipe import Recipe, read_recipe
 from segwright.training import joining
+from segwright.training.assembly import start_of
+from segwright.training.preparation import prepare
 from segwright.training.run import train
+from segwright.types import ClassSet
 
 Tiny = Callable[..., Recipe]
 Folder = Callable[..., Path]
@@ -68,6 +73,33 @@ def test_a_dual_model_is_fused_first_and_then_tuned(tiny: Tiny, two: tuple[Path,
         name for name, value in before.items() if not torch.equal(state[f"model.net.branches.first.{name}"], value)
     ]
     assert moved
+
+
+def test_the_rules_of_the_recipe_take_the_place_of_those_of_the_branches(
+    tiny: Tiny, two: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """Branches of three classes, of which the last is never answered, under a recipe of two classes."""
+    data, branch = two[0], tmp_path / "branch"
+    spec = ModelSpec("unet", 1, 3, arguments={"width": 4, "depth": 2}, never_predict=(2,))
+    classes = ClassSet(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)), never_predict=(2,))
+    save_bundle(branch, build_model(spec), classes=classes, info={"licences": []})
+    recipe = joined(tiny, (data, branch, branch), optimizer={"lr": 1e-9}, training={"ema": 0.0})
+    run = train(recipe, run=tmp_path / "both", progress=False)
+    settled = read_recipe(run / "recipe.yaml").model
+    members = [settled.arguments[key] for key in ("first", "second")]
+    assert [member["never_predict"] for member in members] == [[], []]
+    assert [member.spec.never_predict for member in branches_of(load_bundle(run).model) or ()] == [(), ()]
+    last = [load_bundle(run).classes.names[1]]
+    ruled = joined(tiny, (data, branch, branch), classes={"never_predict": last, "ignore_in_loss": last})
+    again = train(ruled, run=tmp_path / "again", progress=False)
+    assert [member.spec.never_predict for member in branches_of(load_bundle(again).model) or ()] == [(1,), (1,)]
+
+
+def test_a_model_of_models_goes_on_under_the_rules_of_now(photos: Folder, tiny: Tiny) -> None:
+    branch = {"name": "unet", "arguments": {"width": 4, "depth": 2}, "never_predict": [1]}
+    recipe = tiny(photos(), model={"name": "uformer", "arguments": {"first": branch, "second": branch}})
+    start = start_of(recipe, prepare(recipe, progress=False), start_from=None, resumed=True)
+    assert [member.spec.never_predict for member in branches_of(start.model) or ()] == [(), ()]
 
 
 def test_branches_are_for_models_of_two(tiny: Tiny, two: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,16 +16,18 @@ import torch
 import torch.distributed as dist
 
 from segwright.bundle import load_bundle
+from segwright.confusion import confusion_per_image
 from segwright.data.eval_loader import EvalLoader
 from segwright.errors import RecipeError, TrainingError
-from segwright.metrics import confusion_per_image, score
+from segwright.metrics import score
 from segwright.models import ModelSpec, build_model
 from segwright.recipe import Recipe
 from segwright.training.follow import _asked
-from segwright.training.meeting import Gathering, _let_go, device_at, gathering
+from segwright.training.meeting import Gathering, _let_go, device_at, gathering, meet, part_of
 from segwright.training.preparation import prepare
 from segwright.training.processes import ALONE, Place, Team, find_place, strategy_of
 from segwright.training.run import train
+from segwright.training.stages import train_in_stages
 
 Tiny = Callable[..., Recipe]
 Folder = Callable[..., Path]
@@ -145,10 +149,14 @@ def test_a_process_that_is_lost_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_those_that_wait_for_a_run_are_told_that_none_will_come() -> None:
     store = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=5), wait_for_workers=False)
-    store.set("run", "runs/night")
-    assert _asked(store, "run") == "runs/night"
+    first, second = (part_of(store, run=number) for number in (0, 1))
+    first.set("run", "runs/night")
+    assert _asked(first, "run") == "runs/night"
     _let_go(store)
-    assert _asked(store, "go") is None
+    assert _asked(first, "go") is None
+    store.add("runs", 1)
+    _let_go(store)
+    assert _asked(second, "run") is None
 
 
 def test_two_processes_train_the_model_of_one(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
@@ -173,3 +181,44 @@ def test_two_processes_train_the_model_of_one(photos: Folder, tiny: Tiny, tmp_pa
         )
     assert int(counts.sum()) == loader.count * 32 * 32
     assert row["val_iou"] == score(counts.numpy(), images.classes).iou.tolist()
+
+
+def test_processes_that_were_started_together_take_part_in_all_stages(
+    photos: Folder, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {"model": {"arguments": {"width": 4, "depth": 2, "norm": "group"}}, "optimizer": {"lr": 0.005}}
+    stage = {"name": "first", "training": {"epochs": 1, "keep": "last"}, "loss": {"formula": "ce"}}
+    recipe = tiny(photos(), epochs=1, training={"ema": 0.0}, **parts).model_copy(update={"stages": (stage,)})
+    alone = train_in_stages(recipe, run=tmp_path / "alone", progress=False)
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    other = subprocess.Popen(
+        [sys.executable, "-P", "-m", "segwright.training.follow"],
+        env={
+            **os.environ,
+            **where,
+            "RANK": "1",
+            "LOCAL_RANK": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+        stdin=subprocess.PIPE,
+    )
+    for name, value in {**where, "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    try:
+        both = train_in_stages(recipe, run=tmp_path / "both", progress=False)
+        assert other.wait(60) == 0
+        with pytest.raises(TrainingError, match="the other processes have left"), gathering("auto", device=CPU):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+        meet.cache_clear()
+    first, second = (torch.load(run / "resume.ckpt", weights_only=True)["state_dict"] for run in (alone, both))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=1e-4, msg=lambda text, name=name: name + text)
+    for log in (tmp_path / "both.stages" / "1-first" / "log.txt", both / "log.txt"):
+        assert "on cpu, fp32, in 2 processes\n" in log.read_text()

@@ -22,9 +22,10 @@ from segwright import bundle
 from segwright.errors import OutputError, RecipeError, RunError, RunStopped
 from segwright.files import read_yaml, write_yaml
 from segwright.recipe import Recipe, read_recipe
+from segwright.runs import stages_folder
 from segwright.training.lock import locked
 from segwright.training.module import SegmentationModule
-from segwright.training.resuming import check_recipe, tidy
+from segwright.training.resuming import check_recipe, command_to_resume, tidy
 from segwright.training.run import train
 from segwright.verbs import evaluate
 
@@ -200,6 +201,34 @@ def test_another_model_is_another_run_even_if_forced(tiny: Tiny, tmp_path: Path)
             check_recipe(before.as_dict(), asked, run=tmp_path, force=True)
     moved = tiny(tmp_path / "elsewhere", data={"resident": "memory"})
     assert len(check_recipe(before.as_dict(), moved, run=tmp_path, force=False)) == 2
+
+
+def test_a_member_follows_the_rules_and_is_no_change_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
+    def ruled(labels: list[int], width: int = 4) -> Recipe:
+        branch = {"name": "unet", "arguments": {"width": width}, "never_predict": labels}
+        return tiny(tmp_path, model={"name": "ensemble", "arguments": {"members": [branch, branch]}})
+
+    assert check_recipe(ruled([1]).as_dict(), ruled([]), run=tmp_path, force=False) == []
+    with pytest.raises(RunError, match=r"another run: model.arguments"):
+        check_recipe(ruled([1]).as_dict(), ruled([], width=8), run=tmp_path, force=True)
+
+
+def test_a_stage_names_its_run_from_wherever_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = tmp_path / "night.stages" / "1-first"
+    stage.mkdir(parents=True)
+    (stage.parent / "staged.yaml").touch()
+    wanted = f"segwright train {tmp_path / 'night'} --resume"
+    for folder, run in (
+        (stage.parent, "1-first"),
+        (stage, "."),
+        (stage, "../1-first"),
+        (tmp_path, "night.stages/1-first"),
+    ):
+        monkeypatch.chdir(folder)
+        assert command_to_resume(Path(run)) == wanted
+    assert command_to_resume(Path("night")) == "segwright train night --resume"
+    monkeypatch.chdir(stage)
+    assert stages_folder(Path()) == stage.with_name("1-first.stages")
 
 
 def test_changed_images_are_named_and_refused_or_forced(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:

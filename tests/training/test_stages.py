@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from segwright import verbs
 from segwright.bundle import load_bundle
-from segwright.errors import RecipeError, RunError
+from segwright.errors import MissingExtraError, RecipeError, RunError, RunStopped
 from segwright.files import read_json
-from segwright.recipe import Recipe, read_recipe, stages_of
+from segwright.recipe import Recipe, read_recipe, stages_of, write_recipe
 from segwright.training import stages
+from segwright.training.module import SegmentationModule
+from segwright.training.preparation import Prepared
 from segwright.training.stages import resume_in_stages, train_in_stages
 
 Folder = Callable[..., Path]
@@ -78,6 +84,131 @@ def test_a_run_that_was_stopped_goes_on_in_its_stage(
     assert (run / "report.html").is_file()
     with pytest.raises(RunError, match="exists already"):
         train_in_stages(staged(tiny, photos(name="more")), run=tmp_path / "run", progress=False)
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="only there signals are caught")
+def test_a_signal_within_a_stage_names_the_run_and_resuming_that_goes_on_in_the_stage(
+    photos: Folder, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SegmentationModule.training_step
+    place = tmp_path / "my run.stages" / "2-fusion"
+
+    def interrupted(self: SegmentationModule, *arguments: object) -> object:
+        if place.exists():
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationModule, "training_step", interrupted)
+        with pytest.raises(RunStopped, match="stopped by SIGINT") as stop:
+            train_in_stages(staged(tiny, photos()), run=tmp_path / "my run", progress=False)
+    assert str(stop.value).endswith(f"go on with: segwright train '{tmp_path / 'my run'}' --resume")
+    before = (tmp_path / "my run.stages" / "1-first" / "log.txt").read_text()
+    assert resume_in_stages(tmp_path / "my run", progress=False) == tmp_path / "my run"
+    assert (tmp_path / "my run.stages" / "1-first" / "log.txt").read_text() == before
+    assert "resumed  after step 1," in (place / "log.txt").read_text()
+    assert read_json(tmp_path / "my run.stages" / "staged.json")["done"] == ["first", "fusion"]
+
+
+@pytest.mark.parametrize(
+    ("branch", "changes", "message"),
+    [
+        ("training", {"trainable": ["branches.secnd"]}, r"stage 'fusion': model 'dual' has no part 'branches.secnd'"),
+        ("loss", {"heads": ["mian"]}, r"stage 'fusion': the model has no head 'mian'. Did you mean 'main'"),
+        ("loss", {"formula": "dcie"}, r"stage 'fusion': .*dcie"),
+        ("sampling", {"rare_classes": ["rock"], "crop_on_rare": 0.5}, r"stage 'fusion': there is no class 'rock'"),
+        ("training", {"precision": "fp16"}, r"stage 'fusion': fp16 is not for CPUs"),
+        ("training", {"devices": 99}, r"stage 'fusion': training.devices = 99, but there are 2 processor cores"),
+        ("training", {"devices": 2, "batch_size": 1}, r"stage 'fusion': batches of 1 images are too few for 2"),
+    ],
+)
+def test_what_is_wrong_with_a_later_stage_is_said_before_the_first(
+    branch: str,
+    changes: dict[str, object],
+    message: str,
+    photos: Folder,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages, "choose_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    first, fusion = STAGES
+    wrong = {**fusion, branch: {**fusion.get(branch, {}), **changes}}  # type: ignore[dict-item]
+    recipe = tiny(photos(), epochs=1, model=DUAL).model_copy(update={"stages": (first, wrong)})
+    with pytest.raises(RecipeError, match=message):
+        train_in_stages(recipe, run=tmp_path / "run", progress=False)
+    assert not list(tmp_path.glob("run*"))
+    last = recipe.model_copy(update={"stages": (first,), "loss": recipe.loss.model_copy(update={"heads": ("mian",)})})
+    with pytest.raises(RecipeError, match=r"^the model has no head 'mian'"):
+        train_in_stages(last, run=tmp_path / "run", progress=False)
+    assert not list(tmp_path.glob("run*"))
+
+
+def test_stages_take_as_many_processes_as_the_recipe(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}
+    for name, value in where.items():
+        monkeypatch.setenv(name, str(value))
+    one = {"name": "one", "training": {"epochs": 1, "devices": 1}}
+    recipe = tiny(tmp_path / "none", epochs=1).model_copy(update={"stages": (one,)})
+    told = r"the stages have training.devices 1, the recipe auto"
+    with pytest.raises(RecipeError, match=told):
+        train_in_stages(recipe, run=tmp_path / "run", progress=False)
+    write_recipe(tmp_path / "run.stages" / "staged.yaml", recipe)
+    with pytest.raises(RecipeError, match=told):
+        resume_in_stages(tmp_path / "run", progress=False)
+
+
+def test_a_stage_for_tensorboard_needs_it_before_the_first_is_trained(
+    photos: Folder, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError
+
+    last = {"name": "last", "training": {"epochs": 1, "tensorboard": True}}
+    recipe = tiny(photos(), epochs=1).model_copy(update={"stages": ({"name": "plain"}, last)})
+    monkeypatch.setattr("segwright.training.run.TensorBoardLogger", missing)
+    with pytest.raises(MissingExtraError, match="tensorboard is not installed"):
+        train_in_stages(recipe, run=tmp_path / "run", progress=False)
+    assert not list(tmp_path.glob("run*"))
+
+
+def test_a_loader_is_tried_once_for_the_same_draws(
+    photos: Folder, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tried = stages.loaders_of, []
+
+    def counted(recipe: Recipe, images: Prepared, **given: Any) -> Any:
+        tried.append((recipe.augment.preset, given["share"]))
+        return real(recipe, images, **given)
+
+    def not_now(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "loaders_of", counted)
+    monkeypatch.setattr(stages, "train", not_now)
+    with pytest.raises(KeyboardInterrupt):
+        train_in_stages(staged(tiny, photos()), run=tmp_path / "run", progress=False)
+    assert tried == [("medium", (0, 1)), ("none", (0, 1))]
+    assert (tmp_path / "run.stages" / "staged.yaml").is_file(), "only what was checked is begun"
+
+
+def test_of_two_runs_of_one_name_that_begin_together_one_is_refused(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny(tmp_path / "none", epochs=1).model_copy(update={"stages": ({"name": "one"},)})
+
+    def another(*_: object, **__: object) -> None:
+        with pytest.raises(RunError, match="this run exists already"):
+            train_in_stages(recipe, run=tmp_path / "run", progress=False)
+        raise RecipeError("there are no images")
+
+    monkeypatch.setattr(stages, "prepare", another)
+    with pytest.raises(RecipeError, match="there are no images"):
+        train_in_stages(recipe, run=tmp_path / "run", progress=False)
+    assert not list(tmp_path.glob("run*"))
 
 
 @pytest.mark.parametrize(

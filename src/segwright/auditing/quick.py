@@ -29,7 +29,7 @@ from segwright.metrics import class_counts, score_counts
 from segwright.prediction.fitting import scale_down
 from segwright.prediction.predictor import Predictor
 from segwright.recipe import Recipe, make_recipe
-from segwright.runs import own_images
+from segwright.run_images import own_images
 from segwright.training.run import train
 from segwright.types import SplitName
 

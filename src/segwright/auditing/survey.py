@@ -161,7 +161,7 @@ def take_survey(
     format: Literal["auto", "folder", "arrays", "voc", "manifest"] = "auto",  # noqa: A002  # the word users know
     names: Sequence[str] = (),
     colors: Sequence[Color] = (),
-    mask_values: Sequence[int] = (),
+    mask_values: Sequence[int | Sequence[int]] = (),
     void_values: Sequence[int] = (255,),
     progress: bool = True,
 ) -> Survey:

@@ -12,7 +12,7 @@ import torch.nn.functional as functional
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from segwright.types import Masks
+from segwright.tensors import Masks
 
 
 def warp_on_device(

@@ -77,6 +77,9 @@ def draw_maps(
     if policy.rotate_fill == "zoom":
         linear, room = _filled(linear, crop_centre, half_sides=(sides - 1) / 2, reach_px=reach_px)
         whole &= np.isin(linear, (-1.0, 0.0, 1.0)).all(axis=(1, 2))
+        # A distorted image is resampled anyway, and rounding would lead half a pixel beyond what the reach allows.
+        if reach_px is not None:
+            whole = np.zeros_like(whole)
     else:
         # The window that the crop covers is measured without rotation and shear: a turned image need not be shifted.
         zoom, turns = _zooms(policy, unit), _turns(policy, unit)
@@ -100,12 +103,24 @@ def _filled(
     reach_px: Float[np.ndarray, "N 2"] | None,
 ) -> tuple[Float[np.ndarray, "N 2 2"], Float[np.ndarray, "N 2"]]:
     """Linear parts with just enough zoom that the image fills the crop, and the room for shifts then."""
-    # Of a tiny image a wide distortion would leave one pixel; at least half of it stays, and may be reflected.
-    kept = half_sides if reach_px is None else np.maximum(half_sides - reach_px, half_sides / 2)
+    kept = kept_half_sides(half_sides, reach_px)
     extent = np.abs(linear) @ half_crop
     needed = np.divide(extent, kept, out=np.full_like(extent, np.inf), where=kept > 0)
     zoom = np.maximum(np.where(extent > 0, needed, 1.0).max(axis=1), 1.0)[:, None]
     return linear / zoom[:, :, None], np.maximum(2 * (kept - extent / zoom), 0)
+
+
+def kept_half_sides(
+    half_sides: Float[np.ndarray, "N 2"], reach_px: Float[np.ndarray, "N 2"] | None
+) -> Float[np.ndarray, "N 2"]:
+    """How far from the middle of its image a map may read, so that no distortion leads beyond the image.
+
+    Args:
+        half_sides: between the middle and the outermost pixel centres, along x and y.
+        reach_px: the farthest that a distortion moves a pixel; None where there is none.
+    """
+    # Of a tiny image a wide distortion would leave one pixel; at least half of it stays, and may be reflected.
+    return half_sides if reach_px is None else np.maximum(half_sides - reach_px, half_sides / 2)
 
 
 def _zooms(policy: Policy, unit: np.ndarray) -> np.ndarray:

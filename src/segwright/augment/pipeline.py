@@ -30,7 +30,7 @@ from segwright.augment.distortion import Distortion, draw_distortion
 from segwright.augment.geometry import draw_maps, warp_image_on_cpu, warp_mask_on_cpu
 from segwright.augment.matching import match_histogram, match_on_device
 from segwright.augment.policy import Policy
-from segwright.types import Images, Masks
+from segwright.tensors import Images, Masks
 
 
 @dataclass(frozen=True)

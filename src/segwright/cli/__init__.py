@@ -20,6 +20,7 @@ from segwright.cli import (
     augmentations,
     cache,
     compare,
+    data,
     ensemble,
     evaluate,
     leaderboard,
@@ -27,6 +28,7 @@ from segwright.cli import (
     models,
     optimizers,
     predict,
+    pseudo,
     report,
     runs,
     schedules,
@@ -57,6 +59,7 @@ app.command(epilog=augment.EXAMPLES)(augment.augment)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=predict.EXAMPLES)(predict.predict)
+app.command(epilog=pseudo.EXAMPLES)(pseudo.pseudo)
 app.command(epilog=ensemble.EXAMPLES)(ensemble.ensemble)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
@@ -71,6 +74,7 @@ app.command(epilog=study.EXAMPLES)(study.study)
 app.command(epilog=tune.EXAMPLES)(tune.tune)
 app.command(epilog=weights.EXAMPLES)(weights.weights)
 app.command(epilog=cache.EXAMPLES)(cache.cache)
+app.command(epilog=data.EXAMPLES)(data.data)
 
 
 def _say_version(wanted: bool) -> bool:

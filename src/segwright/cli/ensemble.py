@@ -41,6 +41,6 @@ def ensemble(
     gain = found.gain.difference
     say(f"together mIoU {found.together:.4f}: {gain.estimate:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) against "
         f"{shown(runs[found.best])}; {found.gain.verdict(('the average', 'the best alone'))}")  # fmt: skip
-    if not soup and by != "equal":
+    if by != "equal":
         say("Weights were fitted on one half of the images and scored on the other, so the gain is not flattered.")
     say(f"Bundle: {shown(out)}")

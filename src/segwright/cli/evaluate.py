@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from segwright.cli.menus import Definition, FlipsOption, MatchOption
 from segwright.cli.text import examples, say, shown
 
 EXAMPLES = examples(
     "segwright evaluate runs/night-1",
     "segwright evaluate runs/night-1 --split test",
     "segwright evaluate runs/night-1 --data other_photos/",
+    "segwright evaluate runs/night-1 --score-as keras-mars",
+    "segwright evaluate runs/night-1 --flips horizontal",
 )
 
 
@@ -24,16 +27,24 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Other labelled images, coded as those of the run.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
-    match: Annotated[
-        Literal["none", "moments", "histogram"],
-        typer.Option(help="Bring the tones of each image to those of the training images first."),
-    ] = "none",
+    match: MatchOption = "none",
+    flips: FlipsOption = "none",
+    score_as: Annotated[Definition, typer.Option(help="The mIoU that is told first.")] = "declared",
 ) -> None:
     """Score a run's model; counts, tables and examples are kept in its scores/."""
     from segwright import verbs
     from segwright.cli.scores import show
 
-    result = verbs.evaluate(run, split=split, data=data, device=device, batch_size=batch_size, match=match)
+    result = verbs.evaluate(
+        run,
+        split=split,
+        data=data,
+        device=device,
+        batch_size=batch_size,
+        match=match,
+        flips=flips,
+        score_as=score_as,
+    )
     file = run / "scores" / f"{result.split}.json"
-    show(file)
+    show(file, score_as=score_as)
     say(f"Scores: {shown(file)}")

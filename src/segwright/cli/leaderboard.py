@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from segwright.cli.menus import Definition
 from segwright.cli.text import examples, say, show_table, shown
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ EXAMPLES = examples(
     "segwright leaderboard studies-runs/losses --format latex > losses.tex",
     "segwright leaderboard runs --by model.name --by loss.formula",
 )
-
-_Definition = Literal["declared", "all_classes", "ignore_in_score", "leave_out_of_mean", "keras-mars"]
-"""As in `segwright.metrics`, whose import would make `segwright --help` slow."""
 
 
 def leaderboard(
@@ -33,7 +31,7 @@ def leaderboard(
     ] = "terminal",
     split: Annotated[str, typer.Option(help="Whose scores count.")] = "val",
     baseline: Annotated[str | None, typer.Option(metavar="ROW", help="Compare with this row too.")] = None,
-    definition: Annotated[_Definition | None, typer.Option(help="Which mIoU. [default: the study's own]")] = None,
+    definition: Annotated[Definition | None, typer.Option(help="Which mIoU. [default: the study's own]")] = None,
 ) -> None:
     """Show what each row of a study scored, how sure that is, and which differences are real.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime as dt
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,7 +36,10 @@ def models(
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
     channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 3,
     classes: Annotated[int, typer.Option(min=1, max=255, help="How many.")] = 5,
-    write: Annotated[Path | None, typer.Option(help="Keep the figures in a .csv or .json file too.")] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", "-o", help="Keep the figures, and how they were measured, in a .csv or .json file."),
+    ] = None,
 ) -> None:
     """List the models, or the arguments and encoders of some, or measure them."""
     from segwright.models import MODELS
@@ -78,7 +82,7 @@ def _measure(
     from rich.progress import track
 
     from segwright.errors import OutputError
-    from segwright.hardware import choose_device, choose_precision, keep_freed_memory
+    from segwright.hardware import choose_device, choose_precision, describe, keep_freed_memory
     from segwright.models import build_model
     from segwright.models.measure import measure
 
@@ -91,13 +95,15 @@ def _measure(
     device = choose_device()
     precision = choose_precision("auto", device=device)
     console = Console(stderr=True)
+    of_images = {"size": f"{rows}x{columns}", "channels": channels, "classes": classes}
+    conditions = of_images | _machine(describe(device)) | {"precision": precision}
     results = []
     specs = _specs(names, channels=channels, classes=classes)
     for spec in track(specs, "measuring", console=console, transient=True, disable=not console.is_terminal):
         one = measure(spec, build=build_model, size_px=(rows, columns), batch=batch, device=device, precision=precision)
         results.append(one)
         if write is not None:  # after each: what was measured is kept, whatever comes
-            _write(write, results)
+            _write(write, results, conditions)
     heads = ["model", "M params", "GFLOP", "images/s", "trained/s", "MiB"]
     title = f"{rows}x{columns}, batch {batch}, {channels} channels, {classes} classes, {device.type}, {precision}"
     show_table(title, heads, [_cells(one) for one in results], right=heads[1:])
@@ -120,13 +126,16 @@ def _size(text: str) -> tuple[int, int]:
 def _specs(names: Sequence[str], *, channels: int, classes: int) -> list[ModelSpec]:
     """What is asked for, or every model with its usual encoders."""
     from segwright.models import MODELS, ModelSpec
-    from segwright.models.measure import USUAL_ENCODERS
+    from segwright.models.measure import USUAL_ARGUMENTS, USUAL_ENCODERS
 
     specs = []
     for text in names or MODELS:
         name, colon, encoder = text.partition(":")
         usual = USUAL_ENCODERS.get(name, ("resnet18",)) if _entry(name).takes_encoder else (None,)
-        specs += [ModelSpec(name, channels, classes, encoder=one) for one in ((encoder,) if colon else usual)]
+        told = USUAL_ARGUMENTS.get(name, {})
+        specs += [
+            ModelSpec(name, channels, classes, encoder=one, arguments=told) for one in ((encoder,) if colon else usual)
+        ]
     return specs
 
 
@@ -146,10 +155,22 @@ def _name(one: Measurement) -> str:
     return one.name if one.encoder is None else f"{one.name}:{one.encoder}"
 
 
-def _write(path: Path, results: Sequence[Measurement]) -> None:
-    from segwright.files import write_json, write_text
+def _machine(described: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "device": described["device"],
+        "processor": described["processor"],
+        "threads": described["cores"],
+        "torch": described["versions"]["torch"],
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+    }
 
-    rows = [dataclasses.asdict(one) for one in results]
+
+def _write(path: Path, results: Sequence[Measurement], conditions: dict[str, object]) -> None:
+    """The figures, and on every line how they were measured: without that they say nothing later."""
+    from segwright.files import write_json, write_text
+    from segwright.models import MODELS
+
+    rows = [dataclasses.asdict(one) | {"paper": MODELS[one.name].paper} | conditions for one in results]
     if path.suffix == ".json":
         write_json(path, rows)
         return

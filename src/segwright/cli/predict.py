@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from segwright.cli.menus import FlipsOption, MatchOption
 from segwright.cli.text import examples, say, shown
 from segwright.errors import DataError, one_line
 
@@ -14,15 +15,17 @@ EXAMPLES = examples(
     "segwright predict runs/night-1 new_photos/ -o masks/",
     "segwright predict runs/night-1 photo.jpg -o mask.png",
     "segwright predict runs/night-1 images.npz -o masks.npz",
+    "segwright predict runs/night-1 contest.npz --key test_set -o labels.csv",
     "segwright predict runs/night-1 new_photos/ -o masks/ --overlays",
     "segwright predict runs/night-1 dusk_photos/ -o masks/ --match histogram",
+    "segwright predict runs/night-1 aerial_photos/ -o masks/ --flips all",
 )
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a run or of a bundle.")],
     source: Annotated[Path, typer.Argument(help="A picture, a folder of pictures, or an npz of images.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the masks; or a .png or .npz.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the masks; or a .png, .npz or .csv.")],
     overlays: Annotated[
         bool, typer.Option("--overlays", help="Also write pictures of the image with its mask on top.")
     ] = False,
@@ -31,12 +34,23 @@ def predict(
         Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="Number format of the network.")
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size at once.")] = 8,
-    match: Annotated[
-        Literal["none", "moments", "histogram"],
-        typer.Option(help="Bring the tones of each image to those of the training images first."),
-    ] = "none",
+    match: MatchOption = "none",
+    flips: FlipsOption = "none",
+    key: Annotated[
+        str | None,
+        typer.Option(help="Which array of an npz. [default: those without masks; all, where all or none have masks]"),
+    ] = None,
+    csv: Annotated[
+        Literal["auto", "labels", "runs"],
+        typer.Option(
+            help="In a .csv: a column a pixel (labels), or run lengths (runs), as auto takes for large images."
+        ),
+    ] = "auto",
 ) -> None:
-    """Write the mask of every image as an indexed PNG of its name and size, and a table of class shares."""
+    """Write the mask of every image as an indexed PNG of its name and size, and a table of class shares.
+
+    Arrays give one .npz. A .csv holds all masks, as contests take them.
+    """
     from segwright import verbs
 
     done = verbs.predict(
@@ -48,6 +62,9 @@ def predict(
         precision=precision,
         batch_size=batch_size,
         match=match,
+        flips=flips,
+        key=key,
+        csv=csv,
     )
     say(f"{done.images} images in {done.seconds:.1f} s ({done.images / max(done.seconds, 1e-9):.1f} images/s)")
     say(f"Masks: {shown(done.masks)}")

@@ -8,11 +8,14 @@ from typing import Any
 from segwright.cli.text import say, show_table
 
 
-def show(file: Path) -> None:
-    """Print the scores that `segwright.evaluation` wrote."""
+def show(file: Path, *, score_as: str = "declared") -> None:
+    """Print the scores that `segwright.evaluation` wrote; the mIoU under `score_as` first, where that is another."""
     from segwright.files import read_json
 
     summary = read_json(file)
+    declared, asked = (summary["definitions"][name] for name in ("declared", score_as))
+    if score_as != "declared":
+        say(f"mIoU under '{score_as}' {_number(asked['miou'])} ({_range(asked['miou'])}): {asked['sentence']}")
     title = f"{summary['split']}: {summary['images']} images, {summary['level']:.0%} intervals"
     rows = [
         [row["name"] + ("" if row["in_mean"] else " (not in the mean)"), _number(row["iou"]), _range(row["iou"]),
@@ -20,7 +23,6 @@ def show(file: Path) -> None:
         for row in summary["per_class"]
     ]  # fmt: skip
     show_table(title, ["class", "IoU", "interval", "Dice", "pixels", "images"], rows, right=_RIGHT)
-    declared = summary["definitions"]["declared"]
     ruled = summary["classes"]["ignore_in_score"] or summary["classes"]["leave_out_of_mean"]
     plain = f"the mean over {len(declared['in_mean'])} classes of TP / (TP + FP + FN), summed over all images"
     sentence = declared["sentence"] if ruled else plain
@@ -32,14 +34,17 @@ def show(file: Path) -> None:
         ("boundary F1", summary["boundary_f1"]),
     ):
         say(f"{label} {_number(score)} ({_range(score)})")
+    pairs = summary["dice_per_image_label"]
+    say(f"Dice per image and label {_number(pairs)} ({_range(pairs)}): {_PAIRS}")
     for name, other in summary["definitions"].items() if ruled else ():
-        if other["in_mean"] != declared["in_mean"] or name == "keras-mars":
+        if name != score_as and (other["in_mean"] != declared["in_mean"] or name == "keras-mars"):
             say(f"mIoU under '{name}' {_number(other['miou'])} ({_range(other['miou'])}): {other['sentence']}")
     if declared["absent"]:
         say(f"Absent from truth and prediction, so not in the mean: {', '.join(declared['absent'])}")
     say("")
 
 
+_PAIRS = "the mean over every image and every scored class; 1 where the class is in neither truth nor prediction"
 _RIGHT = ("IoU", "interval", "Dice", "pixels", "images")
 
 

@@ -19,13 +19,16 @@ EXAMPLES = examples(
     "segwright train new_photos/ --from runs/night-1",
     "segwright train runs/night-1 --resume",
     "segwright train runs/night-1 --resume --epochs 200",
+    "segwright train runs/night-1 --refit --name final",
 )
 
 
 def train(
     data: Annotated[
         Path,
-        typer.Argument(help="A folder, .npz, VOC devkit, CSV manifest or data.yaml card; a recipe; a run to --resume."),
+        typer.Argument(
+            help="A folder, .npz, VOC devkit, CSV manifest or data.yaml card; a recipe; a run to --resume or --refit."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Name of the run. [default: of the data, with a number]")] = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
@@ -45,6 +48,10 @@ def train(
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with a run that was stopped, or that --epochs or --minutes give more."),
+    ] = False,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="Train a run again, on its validation images too, before it is handed over."),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --resume: though the recipe or the images changed.")
@@ -66,8 +73,13 @@ def train(
         raise RunError("a run is resumed under its own name, from its own state", mend=mend, file=data)
     if force and not resume:
         raise RunError("--force is for --resume", mend="leave it out; runs are never overwritten", file=data)
+    if refit and (resume or start_from or minutes or split):
+        mend = "leave --resume, --from, --minutes and --split out"
+        raise RunError("a refit has the start, the division and the epochs of its run", mend=mend, file=data)
     try:
-        if resume:
+        if refit:
+            run = verbs.refit(data, name=name, out=out, epochs=epochs, overrides=changes)
+        elif resume:
             run = verbs.resume(data, minutes=minutes, epochs=epochs, overrides=changes, force=force)
         else:
             run = verbs.train(
@@ -76,7 +88,10 @@ def train(
     except RunStopped as stop:
         print(f"segwright: {stop}", file=sys.stderr)  # noqa: T201  # without rich, which would wrap the line
         raise SystemExit(128 + stop.signal_number) from None
-    show_scores(run, name="val")
+    if (run / "scores" / "val.json").is_file():
+        show_scores(run, name="val")
+    else:
+        say(_why_no_score(run))
     say(f"Run:    {shown(run)}")
     say(f"Report: {shown(run / 'report.html')}")
 
@@ -97,6 +112,12 @@ def _changes(*, classes: str | None, ignore_in_score: str | None, split: Path | 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _why_no_score(run: Path) -> str:
+    from segwright.files import read_json
+
+    return f"No score: {read_json(run / 'bundle' / 'bundle.json')['info']['note']}"
 
 
 def show_scores(run: Path, *, name: str) -> None:

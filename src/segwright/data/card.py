@@ -4,7 +4,7 @@ r"""The card of a data set, `data.yaml`: where it is, how it is read, and what w
     format: folder
     classes: [sky, soil, rock]
     colors: [[86, 180, 233], [230, 159, 0], [153, 153, 153]]
-    mask_values: [0, 1, 2]
+    mask_values: [0, 1, [2, 3]]           # 2 and 3 are both rock
     void_values: [255]
     nearest: true                         # values in between are read as the nearest of these
     ignore_in_score: [sky]
@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segwright.errors import DataError, brief, nearest, plainly
 from segwright.files import read_yaml, write_yaml
+from segwright.recipe import StoredValues
 from segwright.types import SplitName
 
 CARD_SUFFIXES = (".yaml", ".yml")
@@ -45,7 +46,7 @@ class Card(BaseModel):
         source: folder or file, relative to the card.
         classes: names in label order.
         colors: one a class; for colour-coded masks, the table.
-        mask_values: the stored value of each class.
+        mask_values: the stored value of each class, or those of several that are taken for one.
         void_values: stored values that are no class.
         nearest: read a stored value (or colour) that is none of these as the nearest one, as in masks with soft edges.
         ignore_in_loss: names; see `segwright.types.ClassSet`, also for the next three.
@@ -60,7 +61,7 @@ class Card(BaseModel):
     format: Literal["auto", "folder", "arrays", "voc", "manifest"] = "auto"
     classes: tuple[str, ...] = ()
     colors: tuple[tuple[Byte, Byte, Byte], ...] = ()
-    mask_values: tuple[MaskValue, ...] = ()
+    mask_values: tuple[StoredValues, ...] = ()
     void_values: tuple[MaskValue, ...] = (255,)
     nearest: bool = False
     ignore_in_loss: tuple[str, ...] = ()

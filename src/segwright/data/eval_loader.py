@@ -14,7 +14,8 @@ from jaxtyping import Int
 from segwright.data.loader import delivered, mask_of
 from segwright.data.pack import Pack
 from segwright.data.tiles import TILE_PX, Tile, is_large, tile_batches, tiles_of
-from segwright.types import IGNORE_INDEX, Batch
+from segwright.tensors import Batch
+from segwright.types import IGNORE_INDEX
 
 MAX_BATCH_PIXELS = 4_000_000
 """An evaluation batch of large images is cut to this many pixels, or to one image."""

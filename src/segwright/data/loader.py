@@ -32,7 +32,8 @@ from segwright.data.order import Order
 from segwright.data.pack import Pack
 from segwright.data.pasting import Pasting
 from segwright.errors import DataError, RecipeError, RunError
-from segwright.types import Batch, Images, MaskArray, Masks
+from segwright.tensors import Batch, Images, Masks
+from segwright.types import MaskArray
 
 DEVICE_SHARE = 0.4
 """A pack moves to the GPU when it takes no more than this share of its free memory."""
@@ -183,7 +184,11 @@ class TrainLoader:
             return parameters
         rng = np.random.default_rng([self._seed, _FOCUS, step])
         anchors = self._focus[0].anchors(rows, share=self._focus[1], rng=rng)
-        maps = centred_maps(parameters.matrices, sizes, crop_px=self._crop_px, anchors=anchors, rng=rng)
+        maps = centred_maps(
+            parameters.matrices, sizes, crop_px=self._crop_px, anchors=anchors, rng=rng,
+            fill=self._policy.rotate_fill,
+            reach_px=None if parameters.distortion is None else parameters.distortion.reach_px(),
+        )  # fmt: skip
         return replace(parameters, matrices=maps)
 
     def _augmented(

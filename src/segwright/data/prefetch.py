@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import final
 
 from segwright.data.loader import TrainLoader
-from segwright.types import Batch
+from segwright.tensors import Batch
 
 
 @final

@@ -138,14 +138,14 @@ def _dealt(
 
 def check_split(
     split: Mapping[str, SplitName], ids: Sequence[str], *, groups: Sequence[str | None] | None = None,
-    file: Path | None = None,
+    file: Path | None = None, needed: Sequence[SplitName] = ("train", "val"),
 ) -> None:  # fmt: skip
-    """Check that train and val hold images and that no group stands on two sides.
+    """Check that the needed sides hold images and that no group stands on two sides.
 
     Raises:
         SplitError: naming the side, id or group.
     """
-    for name in ("train", "val"):
+    for name in needed:
         if name not in split.values():
             raise SplitError(f"the {name} side is empty", mend="give it at least one image", file=file)
     first: dict[str, tuple[str, SplitName]] = {}
@@ -161,10 +161,15 @@ def check_split(
             )
 
 
-def read_split(path: Path, ids: Sequence[str]) -> Split:
+def read_split(path: Path, ids: Sequence[str], *, needed: Sequence[SplitName] = ("train", "val")) -> Split:
     """Read `{"train": [...], "val": [...], "test": [...]}`; ids that stand nowhere are left out.
 
     Entries are ids, ids with a file ending, unique last parts of ids, or row numbers of arrays.
+
+    Args:
+        path: the JSON.
+        ids: of the images that there are.
+        needed: sides that must hold an image.
 
     Raises:
         DataError: the file is missing or is no JSON.
@@ -187,7 +192,7 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
                 raise SplitError(
                     f"'{sample_id}' stands in {split[sample_id]} and in {side}", mend="keep one of the two", file=path
                 )
-    check_split(split, ids, file=path)
+    check_split(split, ids, file=path, needed=needed)
     return {sample_id: split[sample_id] for sample_id in ids if sample_id in split}
 
 

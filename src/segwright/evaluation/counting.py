@@ -17,14 +17,17 @@ from torch import Tensor, nn
 
 from segwright.augment.matching import Matching, matched
 from segwright.bundle import Bundle
+from segwright.confusion import confusion_per_image
 from segwright.data.eval_loader import EvalLoader
 from segwright.data.pack import Pack
 from segwright.data.tiles import LARGE_IMAGE_PX, TILE_PX, is_large
 from segwright.hardware import Precision, autocast, choose_precision
-from segwright.metrics import boundary_counts, boundary_tolerance_px, confusion_per_image
+from segwright.metrics import boundary_counts, boundary_tolerance_px
 from segwright.prediction.fitting import fit, reference_in, scale_down
 from segwright.prediction.labelling import in_halves, label_large
-from segwright.types import IGNORE_INDEX, Batch, ClassSet, MaskArray, Masks
+from segwright.prediction.tta import Flips, averaged, symmetries_of
+from segwright.tensors import Batch, Masks
+from segwright.types import IGNORE_INDEX, ClassSet, MaskArray
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Network:
         batch_size: the most images or tiles that go through at once.
         tile_px: side of the tiles of large images; None for none.
         match: bring the tones of every image to those of the training images first.
+        flips: average the probabilities over mirrored and turned copies.
         precision: number format.
         seconds: spent on labelling so far.
     """
@@ -63,6 +67,7 @@ class Network:
     batch_size: int
     tile_px: int | None = TILE_PX
     match: Matching = "none"
+    flips: Flips = "none"
     precision: Precision = field(init=False)
     seconds: float = 0.0
 
@@ -70,6 +75,7 @@ class Network:
         self.bundle.model.to(self.device).eval()
         self.precision = choose_precision("auto", device=self.device)
         self._reference = reference_in(self.bundle.info, match=self.match)
+        self._symmetries = symmetries_of(self.flips)
         self._longer_side_px: int | None = (self.bundle.info.get("input") or {}).get("working_size_px")
 
     def count(self, pack: Pack, indices: Sequence[int]) -> Iterator[Counted]:
@@ -134,8 +140,11 @@ class Network:
 
     @torch.inference_mode()
     def _logits(self, images: Tensor) -> Tensor:
+        return averaged(self._answer, images.to(self.device), over=self._symmetries)
+
+    def _answer(self, images: Tensor) -> Tensor:
         with autocast(self.precision, device=self.device):
-            logits: Tensor = self.bundle.model(images.to(self.device, memory_format=torch.channels_last))
+            logits: Tensor = self.bundle.model(images.contiguous(memory_format=torch.channels_last))
         return logits
 
 
@@ -156,7 +165,7 @@ def _truth(pack: Pack, i: int) -> MaskArray:
 def confusion_in_strips(
     pred: UInt8[np.ndarray, "H W"], mask: UInt8[np.ndarray, "H W"], *, num_classes: int
 ) -> Int64[np.ndarray, "K K"]:
-    """`metrics.confusion_per_image` of one image, without a copy of it.
+    """`confusion_per_image` of one image, without a copy of it.
 
     Raises:
         MaskError: a true label is no class.

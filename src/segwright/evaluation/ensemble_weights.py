@@ -11,13 +11,14 @@ By mIoU: the best of many points of the simplex, then steps of falling size arou
 
 What is fitted on images flatters on the same images, so the gain is measured by halves: weights fitted on one half of
 the images (whole groups) are scored on the other (cross-fitting, Chernozhukov 2018, https://arxiv.org/abs/1608.00060).
+So is a soup, which averages the weights of networks and not their answers: one is made of each half's weights.
 
     M models   N images   K classes   P pixels
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,9 +36,10 @@ from segwright.metrics import class_counts, score, score_counts
 from segwright.types import IGNORE_INDEX, ClassSet
 
 By = Literal["equal", "likelihood", "miou"]
+Soup = Callable[[Sequence[float], Sequence[int]], "Answers"]
 
 MOST_NUMBERS = 300_000_000
-"""Probabilities that are kept, in half precision: 600 MB. With more, pixels are drawn from each image."""
+"""Probabilities that are kept, in half precision: 600 MB. Of more, the same share of each image's pixels is drawn."""
 
 _STEPS, _STILL = 500, 1e-6
 _CANDIDATES, _ROUNDS = 64, 24
@@ -53,17 +55,19 @@ class Answers:
         labels: the true ones; pixels without are left out.
         image: which image each pixel is of, by its place in `positions`.
         positions: of the images in the pack.
+        share: of the labelled pixels that are kept.
     """
 
     probs: Float16[np.ndarray, "M K P"]
     labels: UInt8[np.ndarray, " P"]
     image: Int64[np.ndarray, " P"]
     positions: tuple[int, ...]
+    share: float = 1.0
 
     def of(self, images: Shaped[np.ndarray, " n"]) -> Answers:
         """The pixels of some images."""
         chosen = np.isin(self.image, images)
-        return Answers(self.probs[:, :, chosen], self.labels[chosen], self.image[chosen], self.positions)
+        return replace(self, probs=self.probs[:, :, chosen], labels=self.labels[chosen], image=self.image[chosen])
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,11 @@ class EnsembleFit:
     Attributes:
         weights: (M,) fitted on all images.
         alone: mIoU of each model by itself.
-        together: mIoU of the average, weights from the other half of the images.
+        together: mIoU of the average, or of the soup, with weights from the other half of the images.
         best: the model with the best mIoU.
         gain: `together` against it, on the same images.
+        positions: of the images in the pack.
+        confusion: of each image that `together` counts, of the pixels that were asked about.
     """
 
     weights: tuple[float, ...]
@@ -83,13 +89,19 @@ class EnsembleFit:
     together: float
     best: int
     gain: Comparison
+    positions: tuple[int, ...]
+    confusion: Int64[np.ndarray, "N K K"]
 
 
 def ask(
     bundles: Sequence[Bundle], pack: Pack, indices: Sequence[int], *, batch_size: int = 8, device: str = "auto",
-    seed: int = 0,
+    share: float | None = None, seed: int = 0,
 ) -> Answers:  # fmt: skip
     """Let models answer for the labelled pixels of images.
+
+    Where not all pixels can be kept, the same share of every image is drawn, whatever its size and its tiles, so that
+    sums over pixels weigh images as the whole does. An image's draw depends on the seed and its position alone: models
+    that are asked apart with the same share answer for the same pixels.
 
     Args:
         bundles: of the same classes.
@@ -97,21 +109,23 @@ def ask(
         indices: positions in it of labelled images.
         batch_size: images at a time.
         device: auto, cpu, cuda ...
-        seed: of the choice of pixels, where there are too many.
+        share: of the labelled pixels to keep; None: as many as `MOST_NUMBERS` leaves room for.
+        seed: of the draw.
     """
     labelled = [int(i) for i in indices if pack.has_mask[int(i)]]
     places = {i: place for place, i in enumerate(labelled)}
-    num_classes = bundles[0].classes.num_classes
-    most = max(1, MOST_NUMBERS // (len(bundles) * num_classes * max(1, len(labelled))))
-    rng = np.random.default_rng(seed)
+    if share is None:
+        pixels = int(pack.class_pixels[labelled, :IGNORE_INDEX].sum())
+        share = min(1.0, MOST_NUMBERS / (len(bundles) * bundles[0].classes.num_classes * max(1, pixels)))
+    draws = {i: np.random.default_rng([seed, i]) for i in labelled}
     probs, labels, image = [], [], []
     for number, truth, said in _answers(bundles, pack, labelled, batch_size=batch_size, device=device):
         valid = np.flatnonzero(truth != IGNORE_INDEX)
-        chosen = valid if len(valid) <= most else np.sort(rng.choice(valid, most, replace=False))
+        chosen = valid if share >= 1 else valid[draws[number].random(len(valid)) < share]
         probs.append(said[:, :, chosen].astype(np.float16))
         labels.append(truth[chosen].astype(np.uint8))
         image.append(np.full(len(chosen), places[number], dtype=np.int64))
-    return Answers(np.concatenate(probs, axis=2), np.concatenate(labels), np.concatenate(image), tuple(labelled))
+    return Answers(np.concatenate(probs, axis=2), np.concatenate(labels), np.concatenate(image), tuple(labelled), share)
 
 
 def _answers(
@@ -133,7 +147,9 @@ def _probs(logits: Tensor) -> Tensor:
     return logits.float().softmax(dim=1)
 
 
-def fit(answers: Answers, classes: ClassSet, *, by: By, groups: Sequence[object] | None = None) -> EnsembleFit:
+def fit(
+    answers: Answers, classes: ClassSet, *, by: By, groups: Sequence[object] | None = None, soup: Soup | None = None
+) -> EnsembleFit:
     """Find the weights, and measure by halves what they are worth.
 
     Args:
@@ -141,6 +157,8 @@ def fit(answers: Answers, classes: ClassSet, *, by: By, groups: Sequence[object]
         classes: with the rules by which mIoU is counted.
         by: what the weights are to make best.
         groups: one a position in the pack; images of one group stay together.
+        soup: where not answers are averaged but weights of networks: what the one network of these weights answers
+            for the images at these positions, of the same share of their pixels.
     """
     count = len(answers.positions)
     units = [i if groups is None else groups[i] for i in answers.positions]
@@ -150,9 +168,13 @@ def fit(answers: Answers, classes: ClassSet, *, by: By, groups: Sequence[object]
     best = int(np.argmax(alone))
     mixed = np.zeros_like(own[0])
     for side in (0, 1):
-        learnt = answers.of(np.flatnonzero(sides != side))
-        held = answers.of(np.flatnonzero(sides == side))
-        mixed += _per_image(held, weights_of(learnt, classes, by=by), count, classes)
+        held = np.flatnonzero(sides == side)
+        weights = weights_of(answers.of(np.flatnonzero(sides != side)), classes, by=by)
+        if soup is None:
+            mixed += _per_image(answers.of(held), weights, count, classes)
+        elif len(held):
+            told = soup(weights.tolist(), [answers.positions[place] for place in held])
+            mixed[held] = _per_image(told, np.ones(1), len(held), classes)
     gain = _gain(mixed, own[best], classes, units=units)
     return EnsembleFit(
         weights=tuple(weights_of(answers, classes, by=by).tolist()),
@@ -160,27 +182,9 @@ def fit(answers: Answers, classes: ClassSet, *, by: By, groups: Sequence[object]
         together=float(score(mixed.sum(0), classes).miou),
         best=best,
         gain=gain,
+        positions=answers.positions,
+        confusion=mixed,
     )
-
-
-def of_soup(
-    found: EnsembleFit, soup: Answers, members: Answers, classes: ClassSet, *, groups: Sequence[object] | None = None
-) -> EnsembleFit:
-    """The same fit with what averaging the models' weights, not their answers, is worth.
-
-    Args:
-        found: of the members.
-        soup: answers of the one model.
-        members: answers of all.
-        classes: with the rules by which mIoU is counted.
-        groups: as for `fit`.
-    """
-    count = len(members.positions)
-    own = _per_image(soup, np.ones(1), count, classes)
-    best = _per_image(members, _corner(found.best, len(members.probs)), count, classes)
-    units = [i if groups is None else groups[i] for i in members.positions]
-    together = float(score(own.sum(0), classes).miou)
-    return replace(found, together=together, gain=_gain(own, best, classes, units=units))
 
 
 def weights_of(answers: Answers, classes: ClassSet, *, by: By) -> Float[np.ndarray, " M"]:

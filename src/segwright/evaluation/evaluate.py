@@ -25,7 +25,8 @@ from segwright.evaluation.examples import Example, ExampleKeeper
 from segwright.evaluation.summary import prevalent, summarize
 from segwright.files import write_arrays, write_csv, write_json
 from segwright.hardware import choose_device
-from segwright.metrics import score
+from segwright.metrics import Definition, score
+from segwright.prediction.tta import Flips
 from segwright.types import ClassSet
 
 
@@ -39,6 +40,7 @@ class Evaluation:
         confusion: counts of each image.
         boundary: contour counts of each image, see `metrics.boundary_counts`.
         summary: all scores with intervals, see `summary.summarize`, and how long it took.
+        score_as: the definition of `miou`, see `metrics.DEFINITIONS`.
     """
 
     split: str
@@ -46,11 +48,12 @@ class Evaluation:
     confusion: Int64[np.ndarray, "N K K"]
     boundary: Int64[np.ndarray, "N K 4"]
     summary: dict[str, Any]
+    score_as: Definition = "declared"
 
     @property
     def miou(self) -> float:
-        """Under the declared rules."""
-        return float(self.summary["definitions"]["declared"]["miou"]["estimate"])
+        """Under the definition that was asked for; its sentence and interval stand in `summary["definitions"]`."""
+        return float(self.summary["definitions"][self.score_as]["miou"]["estimate"])
 
 
 def evaluate(
@@ -64,6 +67,7 @@ def evaluate(
     batch_size: int = 8,
     groups: Sequence[object] | None = None,
     match: Matching = "none",
+    flips: Flips = "none",
     progress: bool = True,
 ) -> Evaluation:
     """Score a model on the labelled images among `indices`; large ones in tiles, see `data.tiles`.
@@ -78,17 +82,18 @@ def evaluate(
         batch_size: images of one size that go through the network at once.
         groups: one for each image of the pack; images of one group are resampled together.
         match: bring the tones of every image to those of the training images first (see `segwright.augment.matching`).
+        flips: average the probabilities over mirrored and turned copies (see `segwright.prediction.tta`).
         progress: show a bar.
 
     Raises:
         DataError: no image has a mask, or the images do not fit the model.
         MaskError: a mask holds a label that the model has no class for.
-        RecipeError: the bundle keeps no tones to match.
+        RecipeError: the bundle keeps no tones to match, or there are no such flips.
     """
     labelled = [int(i) for i in indices if pack.has_mask[int(i)]]
     if not labelled:
         raise DataError(f"none of the {len(indices)} images of '{split_name}' has a mask", mend="give labelled images")
-    network = Network(bundle, choose_device(device), batch_size, match=match)
+    network = Network(bundle, choose_device(device), batch_size, match=match, flips=flips)
     started = time.perf_counter()
     keeper = ExampleKeeper()
     order: list[int] = []
@@ -110,6 +115,7 @@ def evaluate(
         "device": str(network.device),
         "precision": network.precision,
         "match": match,
+        "flips": flips,
         "images_per_second": len(order) / max(network.seconds, 1e-9),
         "seconds": time.perf_counter() - started,
     }

@@ -25,12 +25,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Num
-from scipy import stats
+from scipy import special
 
 from segwright.evaluation.statistics import LEVEL, Comparison, Interval, Statistic, drawn_weights
 
 SEED_RESAMPLES = 2_000
 POWER = 0.8
+_AT_ONCE = 64
+_PIECE_BYTES = 1 << 24
+"""So many trainings are one product of matrices, fewer where their sums would take more memory than this."""
+
 MOST_TIMES = 1000.0
 """Beyond so many times the images or seeds, a difference is called none."""
 
@@ -96,22 +100,25 @@ def draw_scores(
     """A score of each of n trainings on drawn units, the same ones for all.
 
     Args:
-        tables: of each training, numbers a unit that may be summed.
+        tables: of each training, numbers a unit that may be summed; all of one shape.
         statistic: from sums (R, M) to scores (R,).
         resamples: how many sets of units are drawn.
         seed: of the draws.
     """
     if not tables:
         return np.zeros((resamples, 0))
+    units, numbers = tables[0].shape
     # Sums of drawn sets are exact to seven digits in half the time; scores of all units are not computed here.
-    single = [np.asarray(table, dtype=np.float32) for table in tables]
-    drawn = np.empty((resamples, len(single)))
+    wide = np.concatenate([np.asarray(table, dtype=np.float32) for table in tables], axis=1)
+    drawn = np.empty((resamples, len(tables)))
     done = 0
-    for weights in drawn_weights(len(single[0]), resamples=resamples, seed=seed):
-        rows, few = slice(done, done + len(weights)), weights.astype(np.float32)
-        for column, table in enumerate(single):
-            drawn[rows, column] = statistic(few @ table)
-        done += len(weights)
+    for weights in drawn_weights(units, resamples=resamples, seed=seed):
+        few = weights.astype(np.float32)
+        step = numbers * min(_AT_ONCE, max(1, _PIECE_BYTES // (few.itemsize * len(few) * numbers)))
+        pieces = (wide[:, first : first + step] for first in range(0, wide.shape[1], step))
+        scores = [statistic((few @ some).reshape(-1, numbers)).reshape(len(few), -1) for some in pieces]
+        drawn[done : done + len(few)] = np.concatenate(scores, axis=1)
+        done += len(few)
     return drawn
 
 
@@ -131,7 +138,7 @@ def gap(better: Replicates, other: Replicates, *, level: float = LEVEL, seed: in
     difference = better.mean - other.mean
     error = math.sqrt(variance.total)
     if error > 0:
-        p_value = float(2 * stats.t.sf(abs(difference) / error, variance.freedom))
+        p_value = float(2 * special.stdtr(variance.freedom, -abs(difference) / error))
     else:
         p_value = math.nan if variance.units < 2 else float(difference == 0)
     return Gap(
@@ -156,7 +163,7 @@ def needed(found: Gap, *, alpha: float = 0.05, power: float = POWER) -> Needed:
         alpha: level of the test; divided by the number of comparisons where there are several.
         power: chance to settle it, if the difference is what was seen.
     """
-    quantiles = stats.norm.isf(alpha / 2) - stats.norm.isf(power)
+    quantiles = special.ndtri(power) - special.ndtri(alpha / 2)
     bound = (found.comparison.difference.estimate / quantiles) ** 2
     of_seeds = 0.0 if math.isnan(found.seed_variance) else found.seed_variance
     return Needed(
@@ -220,6 +227,6 @@ def _interval(
             # Two or three values drawn anew would have no tails at all, so their mean is drawn as a normal one.
             away += rng.normal(0, one.deviation / math.sqrt(len(one.scores)), len(drawn))
     tail = (1 - level) / 2
-    wider = stats.t.isf(tail, freedom) / stats.norm.isf(tail) if math.isfinite(freedom) else 1.0
+    wider = special.stdtrit(freedom, tail) / special.ndtri(tail) if math.isfinite(freedom) else 1.0
     low, high = np.quantile(away * wider, [tail, 1 - tail])
     return Interval(estimate, estimate + float(low), estimate + float(high), level, units)

@@ -21,7 +21,7 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float, Int, Num
-from scipy import stats
+from scipy import special
 
 from segwright.metrics import Definition, Scores, class_counts, score_counts
 from segwright.types import ClassSet
@@ -272,5 +272,6 @@ def expanded_tail(units: int, *, level: float = LEVEL) -> float:
     Resamples of U units spread by sqrt((U - 1) / U) too little, and how much they spread is itself uncertain, as in a
     t-test (Hesterberg 2015, section 4.3, https://arxiv.org/abs/1411.5279).
     """
-    quantile = stats.t.isf((1 - level) / 2, units - 1) * np.sqrt(units / (units - 1))
-    return float(stats.norm.sf(quantile))
+    # `scipy.stats` has the same by other names, and takes four times as long to import.
+    quantile = special.stdtrit(units - 1, (1 - level) / 2) * np.sqrt(units / (units - 1))
+    return float(special.ndtr(quantile))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int64
 
+from segwright.errors import RecipeError
 from segwright.evaluation.statistics import (
     LEVEL,
     RESAMPLES,
@@ -74,6 +76,26 @@ def summarize(
         "per_class": _per_class(confusion, boundary, classes, draws),
         "confusion": confusion.sum(0).tolist(),
     }
+
+
+def require_set_apart(classes: ClassSet, definition: Definition, *, run: Path) -> None:
+    """Make sure that classes are set apart where a definition is about such classes.
+
+    Raises:
+        RecipeError: none is, so that the number would be called what it is not.
+    """
+    apart = classes.ignore_in_score
+    if definition != "keras-mars":
+        apart += classes.leave_out_of_mean
+    if apart or definition in ("declared", "all_classes"):
+        return
+    raise RecipeError(
+        f"was trained without classes.ignore_in_score, and '{definition}' drops the pixels of these classes"
+        if definition != "leave_out_of_mean"
+        else "was trained without classes.leave_out_of_mean or ignore_in_score, so no class is left out of the mean",
+        mend="train with --ignore-in-score CLASS, such as the background",
+        file=run,
+    )
 
 
 def prevalent(

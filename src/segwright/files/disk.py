@@ -15,7 +15,7 @@ from segwright.errors import DataError, OutputError
 
 @contextmanager
 def atomic(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """Open a file that appears at `path` whole, or not at all.
+    """Open a file that appears at `path` whole, or not at all; until then it is `stream.name`.
 
     Args:
         path: the file.
@@ -29,7 +29,7 @@ def atomic(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         short = path.name.encode()[:100].decode(errors="ignore")  # a name may be as long as the system takes already
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{short}.", suffix=".part")
-        with os.fdopen(handle, "wb") as stream:
+        with open(name, "wb", opener=lambda *_: handle) as stream:  # as `os.fdopen`, but the stream knows its name
             yield stream
             stream.flush()
             if sync:

@@ -54,11 +54,11 @@ def read_json(path: Path) -> Any:
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON and YAML would keep the last of two equal keys and lose the first in silence."""
-    tree: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in tree:
-            raise ValueError(f"the key '{key}' stands twice")
-        tree[key] = value
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twin = next(key for place, key in enumerate(keys) if key in keys[:place])
+        raise ValueError(f"the key '{twin}' stands twice")
     return tree
 
 

@@ -22,7 +22,7 @@ from segwright.losses.formula import Term, Value, arguments_of
 from segwright.losses.formula import parse_formula as parse
 from segwright.losses.pixel import boundary_cross_entropy, cross_entropy, focal
 from segwright.losses.region import dice, focal_tversky, jaccard, lovasz, tversky
-from segwright.types import Logits, Masks
+from segwright.tensors import Logits, Masks
 
 Family = Literal["pixel", "region", "boundary"]
 WeightedIn = Literal["pixel", "all"]

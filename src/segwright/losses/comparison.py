@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segwright.losses.counts import SoftCounts, Total, Wanted, soft_counts
 from segwright.losses.distances import edge_distances, signed_distances
-from segwright.types import Logits
+from segwright.tensors import Logits
 
 Over = Literal["batch", "image"]
 

@@ -27,7 +27,8 @@ from torch import Tensor
 from segwright.errors import MaskError
 from segwright.losses.region_counts import region_counts
 from segwright.losses.sums import sum_by_label
-from segwright.types import IGNORE_INDEX, Logits, Masks
+from segwright.tensors import Logits, Masks
+from segwright.types import IGNORE_INDEX
 
 _CPU_PIECE_BYTES = 1 << 20
 _DEVICE_PIECE_BYTES = 1 << 30

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from segwright.errors import RecipeError, nearest
 from segwright.losses import HEAD_SHARE, WeightedLoss
 from segwright.losses.counts import Total
-from segwright.types import IGNORE_INDEX, Head, Logits, Masks
+from segwright.tensors import Logits, Masks
+from segwright.types import IGNORE_INDEX, Head
 
 
 @final

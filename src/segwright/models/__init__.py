@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from segwright.errors import RecipeError, nearest
 from segwright.models.cascade import cascade_entries
 from segwright.models.class_wise import class_wise_entries
@@ -53,7 +55,9 @@ def build_model(spec: ModelSpec) -> SegmentationModel:
         if argument not in entry.arguments:
             problem = f"model '{spec.name}' has no argument '{argument}'"
             raise RecipeError(problem, mend=nearest(argument, entry.arguments))
-    return entry.build(spec if entry.takes_encoder else dataclasses.replace(spec, encoder=None))
+    # A model is built to learn, also where a bundle is read for prediction alone: some ask gradients how they are made.
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        return entry.build(spec if entry.takes_encoder else dataclasses.replace(spec, encoder=None))
 
 
 MODELS: dict[str, ModelEntry] = {

@@ -20,6 +20,8 @@ Build = Callable[[ModelSpec], SegmentationModel]
 BRANCH_NAMES = ("first", "second")
 
 _KEYS = ("name", "encoder", "arguments", "mean", "std", "scale", "never_predict")
+OF_THE_SAME_CLASSES = ("first", "second", "members", "base", "segmenter")
+"""Arguments whose models have the classes of the model around them."""
 
 
 @final
@@ -93,6 +95,32 @@ def member_arguments(models: Sequence[SegmentationModel]) -> list[dict[str, Any]
         # As JSON has it, so that what is read back is equal.
         trees.append(json.loads(json.dumps({**tree, "scale": spec.scale / one.scale})))
     return trees
+
+
+def with_never_predict(arguments: Mapping[str, Any], labels: Sequence[int]) -> dict[str, Any]:
+    """Arguments of a model that is made of trained ones, told anew what these must not answer.
+
+    Rules belong to the classes of a recipe: under another recipe those that a bundle brought along say nothing, and may
+    name labels that there are no more.
+
+    Args:
+        arguments: of the model around them.
+        labels: that are never predicted now.
+    """
+    return {key: _told_anew(value, labels) if key in OF_THE_SAME_CLASSES else value for key, value in arguments.items()}
+
+
+def _told_anew(tree: Any, labels: Sequence[int]) -> Any:
+    if isinstance(tree, list | tuple):
+        return [_told_anew(one, labels) for one in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    changed = dict(tree)
+    if "never_predict" in tree:
+        changed["never_predict"] = list(labels)
+    if isinstance(tree.get("arguments"), Mapping):
+        changed["arguments"] = with_never_predict(tree["arguments"], labels)
+    return changed
 
 
 def branches_of(model: SegmentationModel) -> tuple[SegmentationModel, SegmentationModel] | None:

@@ -30,7 +30,8 @@ from segwright.models.class_wise import labels_of
 from segwright.models.refiner import ARGUMENTS as REFINER_ARGUMENTS
 from segwright.models.refiner import DAMAGED_SHARE, Refiner, damaged
 from segwright.models.segmenter import InputSize, ModelEntry, ModelSpec, SegmentationModel
-from segwright.types import Head, Masks
+from segwright.tensors import Masks
+from segwright.types import Head
 
 JUDGED_PX = 128
 """Judges of whole images see them at this size."""

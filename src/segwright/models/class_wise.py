@@ -61,10 +61,9 @@ class TwoStep(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         rare, rest = main_of(self.rare(x)), main_of(self.rest(x))
-        with torch.autocast(x.device.type, enabled=False):
-            steps = F.log_softmax(rare.float(), dim=1)
-            others = steps[:, :1] + F.log_softmax(rest.float(), dim=1)
-            merged = torch.cat([steps[:, 1:], others], dim=1)[:, list(self._places)]
+        steps = F.log_softmax(rare.float(), dim=1)
+        others = steps[:, :1] + F.log_softmax(rest.float(), dim=1)
+        merged = torch.cat([steps[:, 1:], others], dim=1)[:, list(self._places)]
         return (merged, rare, rest) if self.training else merged
 
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ from segwright.hardware import (
     is_out_of_memory,
 )
 from segwright.models.segmenter import ModelSpec, SegmentationModel
+from segwright.types import Head
 
 SECONDS_A_TIMING = 1.0
 MOST_CALLS = 10
@@ -58,6 +60,10 @@ USUAL_ENCODERS: dict[str, tuple[str | None, ...]] = {
     "dpt": ("tu-vit_tiny_patch16_224",),
 }
 """What is measured where no encoder is named; of other models with one, resnet18."""
+
+
+USUAL_ARGUMENTS: dict[str, dict[str, Any]] = {"two_step": {"labels": [0]}}
+"""What a model is told that cannot do without."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,7 @@ def _timed(
     model = model.to(memory_format=torch.channels_last)
     images = torch.randint(0, 256, (batch, model.spec.in_channels, *size_px), dtype=torch.uint8, device=device)
     masks = torch.randint(0, model.spec.num_classes, (batch, *size_px), device=device)
+    labels = [_labels(head, masks) for head in model.heads]
 
     def forward() -> None:
         with torch.inference_mode(), autocast(precision, device=device):
@@ -183,15 +190,23 @@ def _timed(
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(precision, device=device):
-            answer = model(images)
+            answer = model(images, masks)
         heads = answer if isinstance(answer, tuple) else (answer,)
-        torch.autograd.backward([F.cross_entropy(head.float(), masks) for head in heads])
+        taught = zip(heads, labels or [masks] * len(heads), strict=True)
+        torch.autograd.backward([F.cross_entropy(head.float(), wanted) for head, wanted in taught])
         optimizer.step()
 
     model.train()
     peak = _Peak(device)
     step_seconds = _median_seconds(step, device=device)
     return batch / forward_seconds, batch / step_seconds, peak.mib()
+
+
+def _labels(head: Head, masks: Tensor) -> Tensor:
+    """Labels that a head could be taught, be it of other classes or of whole images; any cost the same."""
+    if head.whole is not None:
+        return masks[:, :1, :1] % 2
+    return masks % head.num_classes if head.num_classes else masks
 
 
 def _median_seconds(call: Callable[[], None], *, device: torch.device) -> float:

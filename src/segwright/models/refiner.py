@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from segwright.models.blocks import initialize, start_silent
 from segwright.models.unet import UNet
 from segwright.models.unet_switches import UNetSwitches
-from segwright.types import IGNORE_INDEX, Masks
+from segwright.tensors import Masks
+from segwright.types import IGNORE_INDEX
 
 DAMAGED_SHARE = 0.5
 """Share of the training images that come with damaged truth in place of the first network's answer."""

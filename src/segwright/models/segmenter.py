@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from segwright.errors import RecipeError
 from segwright.models.blocks import stride_pointwise_by_slicing
-from segwright.types import IGNORE_INDEX, Head, Images, Logits, Masks
+from segwright.tensors import Images, Logits, Masks
+from segwright.types import IGNORE_INDEX, Head
 
 NEVER = -1e4
 """What is added to the logits of classes that are never predicted: no probability, and finite in half precision."""

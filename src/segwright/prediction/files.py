@@ -1,7 +1,8 @@
 """Predict files: a picture, a folder of pictures or a file of arrays in; masks and a table in JSON lines out.
 
 A mask of a picture is an indexed PNG of the picture's name and size, whose palette shows the class colours. Arrays give
-an npz of `masks` (N, H, W) and `ids`. Beside them stands the table of predictions.
+an npz of `masks` (N, H, W) and `ids`. Both may become one CSV, see `submission`. Beside them stands the table of
+predictions.
 
 Nothing of the user's is overwritten: a file may be replaced only where the table of an earlier run lists it with the
 digest that it still has.
@@ -11,25 +12,28 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from segwright.data.sources import Source, open_source
+from segwright.data.sources import Source
 from segwright.data.sources.folder import takes_for_mask
 from segwright.data.tiles import TILE_PX, is_large
 from segwright.errors import DataError, OutputError, SegwrightError
 from segwright.files import atomic, digest, real, write_arrays, write_mask
 from segwright.models import ModelSpec
 from segwright.pictures import overlay, to_png
+from segwright.prediction.choosing import open_images, sizes_of, submission_names
 from segwright.prediction.fitting import fit_small, scale_down
 from segwright.prediction.predictor import Prediction, Predictor
+from segwright.prediction.submission import AskedCsvForm, CsvForm, form_for, stored_values, write_submission
 from segwright.prediction.table import PredictionTable, refuse_foreign
-from segwright.types import ImageArray, Sample
+from segwright.types import ImageArray, MaskArray, Sample
 
 TABLE = "predictions.jsonl"
 OVERLAYS = "overlays"
@@ -43,7 +47,7 @@ class Predicted:
     """What was done.
 
     Attributes:
-        masks: the folder, or the npz, that holds the masks.
+        masks: the folder, or the npz or CSV, that holds the masks.
         table: the JSON lines.
         images: how many images were predicted.
         failed: why an image was left out, by name.
@@ -63,55 +67,73 @@ class Predicted:
 class _Plan:
     """Where everything goes, known before the first image is read."""
 
-    kind: Literal["files", "arrays"]
+    kind: Literal["files", "arrays", "csv"]
     root: Path
     table: Path
     masks: tuple[Path, ...]
     overlays: tuple[Path, ...]
 
 
-def predict_files(predictor: Predictor, source: Path, *, out: Path, overlays: bool = False) -> Predicted:
+def predict_files(
+    predictor: Predictor,
+    source: Path,
+    *,
+    out: Path,
+    overlays: bool = False,
+    key: str | None = None,
+    csv: AskedCsvForm = "auto",
+) -> Predicted:
     """Predict every image of a source.
 
     Args:
         predictor: the model in use.
         source: a picture, a folder, an npz or npy of images, or anything else that can be trained on.
-        out: the folder of the masks; a `.png` for one picture and an `.npz` for arrays may be named as well.
+        out: the folder of the masks; or a `.png` for one picture, an `.npz` for arrays, a `.csv` for a submission.
         overlays: also write pictures of the image with its mask on top, under `overlays/`.
+        key: the array to predict in a file of several; see `choosing.open_images`.
+        csv: the form of a `.csv`; see `submission`.
 
     Raises:
         DataError: the source holds no images. A single damaged image is left out and named in the result.
-        OutputError: writing would touch the source folder or a file that segwright did not write.
+        OutputError: writing would touch the source folder or a file that segwright did not write, or a CSV cannot hold
+            the masks in that form.
     """
     started = time.perf_counter()
-    opened = open_source(source, masks=False)
-    samples = opened.samples
-    if not samples:
-        raise DataError("holds no images", mend="give a picture, a folder of pictures or an npz", file=source)
+    opened = open_images(source, key=key)
+    samples, notes = opened.samples, opened.notes
     plan = _plan(source, opened, out=out, overlays=overlays)
+    if plan.kind != "csv" and csv != "auto":
+        raise OutputError(f"is no CSV that could hold {csv}", mend="name a file that ends in .csv", file=out)
     refuse_foreign(plan.table, targets=(*plan.masks, *plan.overlays))
     failed: dict[str, str] = {}
     images = _readable(opened, spec=predictor.model.spec, failed=failed)
+    write: Callable[[Numbered], None] = partial(_write_stack, plan.root, samples)
+    if plan.kind == "csv":
+        form = form_for(sizes_of(opened), asked=csv, file=out)
+        write = _csv_writer(plan.root, samples, predictor, form=form, source=source)
+        notes = (*notes, f"{plan.root.name} holds {form} (--csv {form})")
     with PredictionTable(plan.table) as table:
         if plan.kind == "files":
             _write_files(predictor, images, plan=plan, samples=samples, table=table)
         else:
-            _write_stack(predictor, images, plan=plan, samples=samples, table=table)
+            _write_together(predictor, images, write, plan=plan, samples=samples, table=table)
         count = len(samples) - len(failed)
         if not count:
             first = failed[samples[0].id].rstrip(".")
             raise DataError(f"no image could be predicted; the first one: {first}", file=source)
         for sample in samples:
             if sample.id in failed:
-                table.add({"id": sample.id, "image": sample.image, "error": failed[sample.id]}, written={})
-    return Predicted(plan.root, plan.table, count, failed, time.perf_counter() - started, opened.notes)
+                table.add({"id": sample.id, "image": _place(sample), "error": failed[sample.id]}, written={})
+    return Predicted(plan.root, plan.table, count, failed, time.perf_counter() - started, notes)
 
 
 def _plan(source: Path, opened: Source, *, out: Path, overlays: bool) -> _Plan:
-    stacked = opened.format == "arrays"
+    kind: Literal["files", "arrays", "csv"] = "arrays" if opened.format == "arrays" else "files"
     samples = opened.samples
-    if stacked:
-        root = out if out.suffix == ".npz" else out / f"{source.stem}.npz"
+    if out.suffix.lower() == ".csv":
+        kind = "csv"
+    if kind != "files":
+        root = out if out.suffix.lower() in (".npz", ".csv") else out / f"{source.stem}.npz"
         masks: tuple[Path, ...] = (root,)
         table = root.with_suffix(".jsonl")
     elif out.suffix.lower() == ".png":
@@ -121,10 +143,10 @@ def _plan(source: Path, opened: Source, *, out: Path, overlays: bool) -> _Plan:
     else:
         root, table = out, out / TABLE
         masks = tuple(out / f"{sample.id}.png" for sample in samples)
-    _refuse_home(source, opened, out=out, masks=() if stacked else masks)
+    _refuse_home(source, opened, out=out, masks=masks if kind == "files" else ())
     folder = (root.parent if root in masks else root) / OVERLAYS
     pictures = tuple(folder / f"{sample.id}.png" for sample in samples) if overlays else ()
-    return _Plan("arrays" if stacked else "files", root, table, masks, pictures)
+    return _Plan(kind, root, table, masks, pictures)
 
 
 def _refuse_home(source: Path, opened: Source, *, out: Path, masks: Sequence[Path]) -> None:
@@ -185,32 +207,61 @@ def _write_files(
         table.add(_row(samples[position], prediction, mask=mask), written=written)
 
 
-def _write_stack(
+Numbered = Iterator[tuple[int, MaskArray]]
+"""Position among the samples, and labels."""
+
+
+def _write_together(
     predictor: Predictor,
     images: Iterator[tuple[int, ImageArray]],
+    write: Callable[[Numbered], None],
     *,
     plan: _Plan,
     samples: Sequence[Sample],
     table: PredictionTable,
 ) -> None:
+    """All masks into one file, by `write`, which takes them as they come."""
     palette = predictor.classes.palette()
-    masks: list[np.ndarray] = []
     rows: list[tuple[dict[str, Any], dict[Path, str]]] = []
-    for position, image, prediction in _predicted(predictor, images):
-        pictures = {}
-        if plan.overlays:
-            pictures = _write_overlay(plan.overlays[position], image, prediction, palette=palette)
-        rows.append((_row(samples[position], prediction, mask=plan.root.name), pictures))
-        masks.append(prediction.mask)
-    if not masks:
+
+    def masks() -> Numbered:
+        for position, image, prediction in _predicted(predictor, images):
+            pictures = {}
+            if plan.overlays:
+                pictures = _write_overlay(plan.overlays[position], image, prediction, palette=palette)
+                table.note(pictures)
+            rows.append((_row(samples[position], prediction, mask=plan.root.name), pictures))
+            yield position, prediction.mask
+
+    write(masks())
+    if not rows:
         return
-    if len({mask.shape for mask in masks}) > 1:
-        raise DataError("holds images of several sizes", mend="save each size in a file of its own", file=plan.root)
-    ids = np.array([row["id"] for row, _ in rows])
-    write_arrays(plan.root, {"masks": np.stack(masks), "ids": ids})
     whole = {plan.root: digest(plan.root)}
     for row, pictures in rows:
         table.add(row, written=whole | pictures)
+
+
+def _write_stack(path: Path, samples: Sequence[Sample], masks: Numbered) -> None:
+    numbered = list(masks)
+    if not numbered:
+        return
+    if len({mask.shape for _, mask in numbered}) > 1:
+        raise DataError("holds images of several sizes", mend="save each size in a file of its own", file=path)
+    ids = np.array([samples[position].id for position, _ in numbered])
+    write_arrays(path, {"masks": np.stack([mask for _, mask in numbered]), "ids": ids})
+
+
+def _csv_writer(
+    path: Path, samples: Sequence[Sample], predictor: Predictor, *, form: CsvForm, source: Path
+) -> Callable[[Numbered], None]:
+    names = submission_names(samples, file=source)
+    values = stored_values(predictor.info, num_classes=predictor.classes.num_classes)
+
+    def write(masks: Numbered) -> None:
+        named = ((names[position], mask) for position, mask in masks)
+        write_submission(path, named, form=form, values=values)
+
+    return write
 
 
 def _write_overlay(path: Path, image: ImageArray, prediction: Prediction, *, palette: np.ndarray) -> dict[Path, str]:
@@ -227,8 +278,13 @@ def _row(sample: Sample, prediction: Prediction, *, mask: str) -> dict[str, Any]
     shares = {name: round(share, 6) for name, share in prediction.shares.items()}
     return {
         "id": sample.id,
-        "image": sample.image if sample.row is None else f"{sample.image}[{sample.row}]",
+        "image": _place(sample),
         "mask": mask,
         "prevalent": prediction.prevalent,
         "shares": shares,
     }
+
+
+def _place(sample: Sample) -> str:
+    """What an image is known by from one run to the next."""
+    return sample.image if sample.row is None else f"{sample.image}[{sample.row}]"

@@ -26,6 +26,7 @@ from segwright.hardware import PrecisionChoice, autocast, choose_device, choose_
 from segwright.metrics import count_labels
 from segwright.prediction.fitting import AnyImage, as_image, fit, reference_in, scale_down
 from segwright.prediction.labelling import label_large
+from segwright.prediction.tta import Flips, averaged, symmetries_of
 from segwright.types import ImageArray
 
 OfAnySize = Shaped[np.ndarray, "_ _ _"]
@@ -65,9 +66,12 @@ class Predictor:
             None labels them whole.
         match: bring the tones of every image to those of the training images first (see `segwright.augment.matching`):
             by mean and deviation, or by the whole histogram. Of a large image this makes a copy.
+        flips: average the probabilities over mirrored and turned copies (see `segwright.prediction.tta`), at 2, 4 or 8
+            times the time.
 
     Raises:
-        RecipeError: the device is not there, batches or tiles are too small, or the bundle keeps no tones to match.
+        RecipeError: the device is not there, batches or tiles are too small, the bundle keeps no tones to match, or
+            there are no such flips.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Predictor:
         batch_size: int = 8,
         tile_px: int | None = TILE_PX,
         match: Matching = "none",
+        flips: Flips = "none",
     ) -> None:
         if batch_size < 1:
             raise RecipeError(f"a batch of {batch_size} images", mend="use 1 or more")
@@ -92,6 +97,7 @@ class Predictor:
         self.model = bundle.model.to(self.device).to(memory_format=torch.channels_last).eval()
         self._match: Matching = match
         self._reference = reference_in(bundle.info, match=match)
+        self._symmetries = symmetries_of(flips)
         self._working_size_px: int | None = (bundle.info.get("input") or {}).get("working_size_px")
 
     def predict(self, image: AnyImage, *, probs: bool = False) -> Prediction:
@@ -171,9 +177,11 @@ class Predictor:
 
     @torch.inference_mode()
     def _logits(self, images: Tensor) -> Tensor:
-        on_device = images.to(self.device, memory_format=torch.channels_last)
+        return averaged(self._answer, images.to(self.device), over=self._symmetries)
+
+    def _answer(self, images: Tensor) -> Tensor:
         with autocast(self.precision, device=self.device):
-            logits: Tensor = self.model(on_device)
+            logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
         return logits.float()
 
     def _in_halves(self, images: Sequence[OfAnySize], *, probs: bool) -> list[Prediction]:
@@ -200,6 +208,7 @@ def load(
     batch_size: int = 8,
     tile_px: int | None = TILE_PX,
     match: Matching = "none",
+    flips: Flips = "none",
 ) -> Predictor:
     """The predictor of a bundle or of a run.
 
@@ -209,7 +218,13 @@ def load(
         RecipeError: as for `Predictor`.
     """
     return Predictor(
-        load_bundle(path), device=device, precision=precision, batch_size=batch_size, tile_px=tile_px, match=match
+        load_bundle(path),
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        tile_px=tile_px,
+        match=match,
+        flips=flips,
     )
 
 

@@ -1,7 +1,8 @@
 """The table of predictions: JSON lines that remember which files segwright wrote.
 
 A line an image: id, image, mask, prevalent, shares, and `written`, the digest of each file. While images are predicted
-the table grows under `.<name>.part`, so that a killed run can be repeated: its files are known as ours.
+the table grows under `.<name>.part`, so that a killed run can be repeated: its files are known as ours. Files that are
+written before their image has its line stand there in notes, which are lines without an image.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ class PredictionTable:
         self._path = path
         self._part = _part(path)
         self._images: set[str] = set()
-        self._before: dict[str, dict[str, str]] = {}
+        self._files: dict[str, set[str]] = {}
+        self._digests: dict[str, str] = {}
         self._wrote = False
 
     def __enter__(self) -> PredictionTable:
-        if self._path.is_file():
-            text = self._path.read_text(encoding="utf-8", errors="replace")
-            rows = [json.loads(line) for line in text.split("\n") if line]
-            self._before = {row["image"]: row["written"] for row in rows}
+        for row in (*_rows(self._path), *_rows(self._part)):
+            self._files.setdefault(row.get("image", ""), set()).update(row["written"])
+            self._digests |= row["written"]
         self._new_folders = [folder for folder in self._path.parents if not folder.exists()]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,21 +68,35 @@ class PredictionTable:
         self._start = self._stream.seek(0, 2)
         return self
 
+    def note(self, written: Mapping[Path, str]) -> None:
+        """Keep in mind that files are ours, whose images get their lines later."""
+        if written:
+            self._write({"id": "", "written": self._named(written)})
+
     def add(self, row: dict[str, Any], *, written: Mapping[Path, str]) -> None:
-        # What an earlier run wrote beside it (an overlay, a mask of an image that is damaged now) stays known as ours.
-        names = dict(self._before.get(row["image"], {}))
-        names |= {path.relative_to(self._path.parent).as_posix(): value for path, value in written.items()}
-        self._stream.write(json.dumps({**row, "written": names}, ensure_ascii=False) + "\n")
-        self._stream.flush()
+        """Add the line of an image."""
+        # What an earlier run wrote beside it (an overlay, a mask of an image that is damaged now) stays known as ours;
+        # a file that all images share may have been written anew since.
+        names = self._files.get(row["image"], set()) | self._named(written).keys()
+        self._write({**row, "written": {name: self._digests[name] for name in sorted(names)}})
         self._images.add(row["image"])
-        self._wrote = self._wrote or bool(written)
+
+    def _named(self, written: Mapping[Path, str]) -> dict[str, str]:
+        named = {path.relative_to(self._path.parent).as_posix(): value for path, value in written.items()}
+        self._digests |= named
+        self._wrote = self._wrote or bool(named)
+        return named
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._stream.flush()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._stream.seek(self._start)
             with atomic(self._path) as whole:
                 whole.writelines(self._kept())
-                whole.writelines(line.encode("utf-8") for line in self._stream)
+                whole.writelines(line.encode("utf-8") for line in self._stream if not line.startswith(_NOTE))
             self._part.unlink()
         self._stream.close()
         if kind is not None and not self._wrote and not self._goes_on:
@@ -117,8 +132,20 @@ def _ours(table: Path) -> dict[Path, str] | None:
     return known
 
 
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a table that is ours; those that a killed run cut short are passed over."""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    for line in text.split("\n"):
+        try:
+            row = json.loads(line)
+            yield {**row, "written": dict(row["written"])}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+
+
 _START = '{"id": "'
-"""How each line begins."""
+_NOTE = '{"id": "", '
+"""How each line begins, and each that is of no image."""
 
 
 def _part(table: Path) -> Path:

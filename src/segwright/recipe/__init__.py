@@ -30,6 +30,7 @@ from segwright.recipe.branches import (
     ScheduleRecipe,
     Seed,
     SplitRecipe,
+    StoredValues,
     TrainingRecipe,
 )
 
@@ -51,6 +52,7 @@ __all__ = [
     "ScheduleRecipe",
     "Seed",
     "SplitRecipe",
+    "StoredValues",
     "TrainingRecipe",
     "budget_text",
     "make_recipe",
@@ -83,6 +85,19 @@ class Recipe(Part):
     def _stages_are_recipes(self) -> Recipe:
         for _ in stages_of(self):
             pass
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_waits_for_a_validation(self) -> Recipe:
+        if self.data.split.refit is None:
+            return self
+        waiting = {
+            "training.keep: last": self.training.keep != "last",
+            "training.early_stopping: null": self.training.early_stopping is not None,
+            "another schedule.name than plateau": self.schedule.name == "plateau",
+        }
+        if wrong := [mend for mend, waits in waiting.items() if waits]:
+            raise ValueError(f"with 'data.split.refit' nothing is validated: set {', '.join(wrong)}")
         return self
 
     def as_dict(self) -> dict[str, Any]:
@@ -168,7 +183,8 @@ def make_recipe(tree: Mapping[str, Any], *, file: Path | None = None) -> Recipe:
         message = _PLAINLY.get(first["type"]) or plainly(first["msg"])
         value = first.get("input")
         shown = "" if isinstance(value, (dict, Part)) else f" = {brief(value)}"
-        raise RecipeError(f"'{'.'.join(where)}'{shown}: {message}", file=file) from None
+        place = f"'{'.'.join(where)}'{shown}: " if where else ""
+        raise RecipeError(f"{place}{message}", file=file) from None
     except ValueError as error:  # lists within lists without end
         raise RecipeError(f"cannot be written down ({error})", mend="shorten model.arguments", file=file) from None
     return recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -13,6 +13,17 @@ Count = Annotated[int, Field(ge=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _one_or_several(value: Any) -> Any:
+    several = value if isinstance(value, list | tuple) else [value]
+    if not several or not all(type(one) is int and -(2**31) <= one < 2**31 for one in several):
+        raise ValueError("this is a whole number of at most 31 bits, or a list of such for classes that become one")
+    return value
+
+
+StoredValues = Annotated[int | tuple[int, ...], BeforeValidator(_one_or_several)]
+"""What masks hold where a class is; of several values the first is written where masks are."""
 
 
 class Part(BaseModel):
@@ -37,6 +48,11 @@ class SplitRecipe(Part):
     folds: int = Field(5, ge=2)
     fold: int = Field(0, ge=0)
     seed: Seed = 0
+    refit: str | None = Field(
+        None,
+        description="a run that this one is trained again of, on its training and validation images together; nothing "
+        "is validated, the last weights are kept",
+    )
 
 
 class DataRecipe(Part):
@@ -59,8 +75,10 @@ class ClassesRecipe(Part):
 
     names: tuple[str, ...] = Field((), description="in label order; empty: taken from the source")
     colors: tuple[tuple[Byte, Byte, Byte], ...] = ()
-    mask_values: tuple[MaskValue, ...] = Field(
-        (), description="the value in the masks of each class; empty: 0, 1, 2, ... or detected"
+    mask_values: tuple[StoredValues, ...] = Field(
+        (),
+        description="the value in the masks of each class, or a list of values that are one class; empty: 0, 1, 2, ... "
+        "or detected",
     )
     void_values: tuple[MaskValue, ...] = Field((255,), description="mask values that are no class; counted nowhere")
     ignore_in_loss: tuple[str, ...] = ()

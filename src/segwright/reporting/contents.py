@@ -5,7 +5,7 @@
     split.json         ids of each side                 scores/            see `evaluation.evaluate`
     bundle/bundle.json the best model's description
 
-Only the scores are needed: a section whose file is missing is left out.
+Only the scores are needed (of a refit not even they): a section whose file is missing is left out.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from segwright.errors import DataError, RunError
 from segwright.files import read_arrays, read_json, read_text, read_yaml
 from segwright.metrics import score
 from segwright.recipe import Recipe
+from segwright.runs import is_refit
 from segwright.types import ClassSet, ImageArray, MaskArray
 
 _FIRST_SPLITS = ("test", "val", "train")
@@ -71,16 +72,17 @@ def read_run(run: Path) -> RunContents:
     """Read a run folder.
 
     Raises:
-        RunError: there is no such folder, or nothing in it was evaluated.
+        RunError: there is no such folder, nothing in it was evaluated, or it is a refit that is not trained to its end.
         DataError: a file in it is damaged.
     """
     if not run.is_dir():
         raise RunError("is no run folder", mend="give a folder that 'segwright train' made", file=run)
     names = sorted((path.stem for path in (run / "scores").glob("*.json")), key=_order)
-    if not names:
-        raise RunError("holds no scores", mend=f"run 'segwright evaluate {run}' first", file=run)
     recipe_file = run / "recipe.yaml"
     recipe = _mapping(read_yaml(recipe_file)) if recipe_file.is_file() else {}
+    info = _mapping(_json(run / "bundle" / "bundle.json").get("info"))
+    if not names:
+        _require_whole_refit(run, recipe, info)
     defaults = dict(flat(Recipe().as_dict()))
     return RunContents(
         name=run.resolve().name,
@@ -91,7 +93,7 @@ def read_run(run: Path) -> RunContents:
         environment=flat(_json(run / "environment.json")),
         card=_card(run / "data.yaml"),
         split_sizes=_split_sizes(run / "split.json"),
-        info=_mapping(_json(run / "bundle" / "bundle.json").get("info")),
+        info=info,
         splits=tuple(_read_split(run / "scores", name) for name in names),
     )
 
@@ -119,6 +121,19 @@ def _word(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "(" + ", ".join(_word(item) for item in value) + ")"
     return str(value)
+
+
+def _require_whole_refit(run: Path, recipe: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """A run without scores must be one that kept nothing to be scored on, trained to its end: its report says so.
+
+    Raises:
+        RunError: it is not.
+    """
+    if not is_refit(recipe):
+        raise RunError("holds no scores", mend=f"run 'segwright evaluate {run}' first", file=run)
+    asked, done = _mapping(recipe.get("training")).get("epochs"), info.get("epoch")
+    if not isinstance(done, int) or (isinstance(asked, int) and done < asked):
+        raise RunError("is not trained to its end", mend=f"run 'segwright train {run} --resume' first", file=run)
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -164,22 +179,13 @@ def _read_split(folder: Path, name: str) -> SplitScores:
     file = folder / f"{name}.json"
     summary = _mapping(read_json(file))
     try:
-        classes = _classes(summary["classes"])
+        classes = ClassSet.from_dict(summary["classes"])
         confusion = read_arrays(folder / f"{name}.npz")["confusion"]
         shown = _shown(folder / f"{name}_examples.npz")
         image_miou = score(confusion, classes).miou
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"does not fit the scores beside it ({error!r})", mend="evaluate again", file=file) from None
     return SplitScores(name, summary, classes, image_miou, shown)
-
-
-def _classes(tree: Mapping[str, Any]) -> ClassSet:
-    rules = ("ignore_in_loss", "ignore_in_score", "leave_out_of_mean", "never_predict")
-    return ClassSet(
-        names=tuple(str(name) for name in tree["names"]),
-        colors=tuple((int(red), int(green), int(blue)) for red, green, blue in tree["colors"]),
-        **{rule: tuple(int(label) for label in tree[rule]) for rule in rules},
-    )
 
 
 def _shown(path: Path) -> tuple[Shown, ...]:

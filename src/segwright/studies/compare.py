@@ -1,27 +1,22 @@
 """Runs side by side on the same images: which is better, on which classes, and on which images they part.
 
-Statistics come from the counts on disk. Predictions of images are not kept, so those that are shown are made again, by
-each run's model: the best five and the worst five images (by their mean over the models) and the five on which the
-models differ most.
+Statistics come from the counts on disk. The images to look at are the best five, the worst five (by their mean over the
+models) and the five on which the models differ most; `sides` lets the models label them.
 
     N images   K classes   M runs
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from segwright import runs as run_folders
-from segwright.bundle import load_bundle
 from segwright.errors import RunError
-from segwright.evaluation.counting import Network
 from segwright.evaluation.statistics import (
     RESAMPLES,
     Comparison,
@@ -32,14 +27,12 @@ from segwright.evaluation.statistics import (
     paired_difference,
     per_unit_counts,
 )
-from segwright.hardware import choose_device
 from segwright.metrics import Definition, score_counts
-from segwright.pictures import Picture, as_rgb
+from segwright.runs import find_run
 from segwright.studies.results import Cost, Reader, Scored, shown_iou
 from segwright.types import ClassSet
 
 Kind = Literal["differ", "best", "worst"]
-LONGER_SIDE_PX = 512
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class Side:
     id: str
     kind: Kind
     scores: tuple[float, ...]
-    image: Picture
+    image: UInt8[np.ndarray, "H W 3"]
     mask: UInt8[np.ndarray, "H W"]
     preds: tuple[UInt8[np.ndarray, "H W"], ...]
 
@@ -123,7 +116,7 @@ def compare(
     if len(runs) < 2:
         raise RunError("one run cannot be compared", mend="name two or more")
     reader = Reader(split, definition)
-    scored = [reader.read(run_folders.find_run(run)) for run in runs]
+    scored = [reader.read(find_run(run)) for run in runs]
     for one in scored[1:]:
         _require_same(scored[0], one)
     groups = scored[0].groups
@@ -194,47 +187,3 @@ def choose(ids: Sequence[str], image_scores: Float[np.ndarray, "M N"], *, count:
         left = [ids[known[i]] for i in np.argsort(order, kind="stable") if ids[known[i]] not in chosen]
         chosen |= dict.fromkeys(left[:count], kind)
     return chosen
-
-
-def show(
-    found: RunComparison, *, count: int = 5, device: str = "auto", batch_size: int = 8, progress: bool = True
-) -> tuple[Side, ...]:
-    """Let every run's model label the images that are worth a look.
-
-    Raises:
-        SegwrightError: the images or a model are no longer there.
-    """
-    first = found.runs[0].run
-    recipe = run_folders.recipe_of(first)
-    images = run_folders.own_images(recipe, first, side=found.split, progress=progress)
-    wanted = found.chosen(count)
-    names = {i: images.pack.ids[i] for i in images.indices}
-    places = {name.rpartition("/")[2]: i for i, name in names.items()} | {name: i for i, name in names.items()}
-    positions = {places[name]: name for name in wanted}
-    preds: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-    for one in found.runs:
-        network = Network(load_bundle(one.run), choose_device(device), batch_size)
-        for counted in network.count(images.pack, list(positions)):
-            preds[positions[counted.index]].append(_small(counted.pred, labels=True))
-    scores = _scores_of(found)
-    sides = []
-    for position, name in positions.items():
-        mask = images.pack.mask(position)
-        assert mask is not None, "scored images have a mask"
-        picture = _small(as_rgb(images.pack.image(position)), labels=False)
-        sides.append(Side(name, wanted[name], scores[name], picture, _small(mask, labels=True), tuple(preds[name])))
-    order = list(wanted)
-    return tuple(sorted(sides, key=lambda side: order.index(side.id)))
-
-
-def _scores_of(found: RunComparison) -> Mapping[str, tuple[float, ...]]:
-    return {name: tuple(map(float, column)) for name, column in zip(found.ids, found.image_scores.T, strict=True)}
-
-
-def _small(pixels: np.ndarray, *, labels: bool) -> np.ndarray:
-    """Pixels (H, W, ...) no longer than a page shows."""
-    factor = LONGER_SIDE_PX / max(pixels.shape[:2])
-    if factor >= 1:
-        return pixels
-    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST if labels else cv2.INTER_AREA))

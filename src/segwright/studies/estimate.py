@@ -24,12 +24,12 @@ from segwright.launch.local import usable_cores
 from segwright.recipe import DEFAULT_EPOCHS, make_recipe
 from segwright.studies.grid import Trial
 from segwright.studies.state import State, state_of
+from segwright.tensors import Batch
 from segwright.training.assembly import loaders_of, module_of, start_of
 from segwright.training.budget import Budget
 from segwright.training.callbacks import VALIDATIONS
 from segwright.training.module import SegmentationModule
 from segwright.training.preparation import prepare
-from segwright.types import Batch
 
 TIMED_STEPS = 3
 

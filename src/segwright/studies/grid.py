@@ -19,12 +19,13 @@ from random import Random
 from typing import Any
 
 from segwright.errors import RecipeError, nearest
-from segwright.files import read_yaml
 from segwright.metrics import Definition
-from segwright.recipe import Recipe, make_recipe, override
+from segwright.recipe import Part, Recipe, make_recipe, override
 from segwright.runs import assignments
-from segwright.studies.origins import absolute, changes_in_words_of, in_words_of
-from segwright.studies.study_file import ROW_KEYS, Copies, RandomRows, Range, StudyFile, copies_of, read_study_file
+from segwright.studies.needs import found_in_data
+from segwright.studies.origins import absolute, changes_in_words_of, in_words_of, path_in_words_of
+from segwright.studies.reading import base_of, name_of, read_study_file
+from segwright.studies.study_file import ROW_KEYS, Copies, Need, RandomRows, Range, StudyFile, copies_of
 
 _NO_RESULT = {
     "data": ("resident", "audit"),
@@ -46,6 +47,7 @@ class Row:
         note: a remark.
         figure: what a paper says of it.
         copies: augmented copies that it is trained on.
+        drawn: by chance, from the study's `random`.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Row:
     note: str = ""
     figure: Mapping[str, Any] = field(default_factory=dict)
     copies: Copies | None = None
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,10 @@ class Study:
         baseline: the row that all others are compared with.
         definition: which score counts.
         random: what rows are drawn from, where they are.
-        file: the tree that was read, with the base in place of its path.
+        file: the tree that was read, with the base in place of its path and the rows written out; its relative paths
+            are told from `folder`.
+        always: changes of every row, after its own.
+        needs: what must be there before anything begins.
     """
 
     name: str
@@ -84,6 +90,8 @@ class Study:
     definition: Definition
     random: RandomRows | None
     file: Mapping[str, Any]
+    always: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,9 +128,12 @@ def read_study(path: Path) -> Study:
     """
     tree = read_study_file(path)
     folder = path.resolve().parent if tree.folder is None else Path(tree.folder)
-    base, origin = _base_of(tree, folder)
+    base, origin = base_of(tree.base, folder)
     base = in_words_of(base, origin=origin, folder=folder)
     make_recipe(base, file=path)
+    if tree.random is not None:
+        keys = changes_in_words_of(folder, tree.random.keys)
+        tree = tree.model_copy(update={"random": tree.random.model_copy(update={"keys": keys})})
     rows = tuple(_rows(tree, file=path, folder=folder))
     names = [row.name for row in rows]
     twins = sorted({name for name in names if names.count(name) > 1})
@@ -130,10 +141,12 @@ def read_study(path: Path) -> Study:
         raise RecipeError(f"two rows are called '{twins[0]}'", mend="give each a 'name' of its own", file=path)
     if tree.baseline is not None and tree.baseline not in names:
         raise RecipeError(f"'baseline' = '{tree.baseline}' is no row", mend=nearest(tree.baseline, names), file=path)
-    stem = path.resolve().parent.name if path.stem in ("study", "STUDY") else path.stem
-    told = tree.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    name = name_of(tree.name, path)
+    always = changes_in_words_of(folder, tree.always)
+    needs = tuple(_need_in_words_of(folder, need) for need in tree.needs)
+    told = {"always": always, "needs": needs}
     study = Study(
-        name=tree.name or stem,
+        name=name,
         question=tree.question,
         folder=folder,
         base=base,
@@ -143,10 +156,13 @@ def read_study(path: Path) -> Study:
         baseline=tree.baseline,
         definition=tree.definition,
         random=tree.random,
-        file={**told, "name": tree.name or stem, "base": base, "folder": str(folder)},
+        file=_written_out(tree.model_copy(update=told), rows) | {"name": name, "base": base, "folder": str(folder)},
+        always=always,
+        needs=needs,
     )
     try:
-        trials(study)
+        for row in rows:
+            _recipe_of(study, row)
     except RecipeError as error:
         raise RecipeError(error.problem, mend=error.mend, file=path) from None
     return study
@@ -159,10 +175,11 @@ def trials(study: Study) -> tuple[Trial, ...]:
         RecipeError: a row's changes make no recipe.
     """
     recipes = {row.name: _recipe_of(study, row) for row in study.rows}
+    elsewhere = found_in_data(study.needs, study.folder)
     folds: Sequence[int | None] = [None] if study.folds is None else range(study.folds)
     seeds: Sequence[int | None] = study.seeds or [None]
     return tuple(
-        _trial(study, row, recipes[row.name], seed=seed, fold=fold)
+        _trial(study, row, recipes[row.name], seed=seed, fold=fold, elsewhere=elsewhere)
         for seed, fold, row in itertools.product(seeds, folds, study.rows)
     )
 
@@ -204,15 +221,24 @@ def digest_of(recipe: Recipe, *, more: Mapping[str, Any] | None = None) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:8]
 
 
-def _base_of(tree: StudyFile, folder: Path) -> tuple[dict[str, Any], Path]:
-    """The base's tree, and the folder that its paths are relative to."""
-    if isinstance(tree.base, dict):
-        return tree.base, folder
-    file = folder / Path(tree.base).expanduser()
-    base = read_yaml(file)
-    if not isinstance(base, dict):
-        raise RecipeError("a recipe is a mapping of keys", mend="start it with 'data:' or 'model:'", file=file)
-    return base, file.resolve().parent
+def _need_in_words_of(folder: Path, need: Need) -> Need:
+    """A need whose path is told like that of the data which it is."""
+    path = path_in_words_of(need.path, origin=folder, folder=folder)
+    return need.model_copy(update={"path": path, "in_data": need.in_data or need.path})
+
+
+def _written_out(tree: StudyFile, rows: Sequence[Row]) -> dict[str, Any]:
+    """A study file's tree whose list and grid are the rows that they make; those that are drawn are drawn again."""
+    told = tree.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    kept = {key: value for key, value in told.items() if key not in ("list", "grid") and value not in (None, {}, [])}
+    listed = [_row_written_out(row) for row in rows if not row.drawn]
+    return kept | ({"list": listed} if listed else {})
+
+
+def _row_written_out(row: Row) -> dict[str, Any]:
+    copies = None if row.copies is None else row.copies.model_dump(mode="json", exclude_unset=True)
+    told = {"name": row.name, "note": row.note, "figure": dict(row.figure), "copies": copies}
+    return {key: value for key, value in told.items() if value} | dict(row.changes)
 
 
 def _rows(tree: StudyFile, *, file: Path, folder: Path) -> Iterator[Row]:
@@ -233,7 +259,7 @@ def _rows(tree: StudyFile, *, file: Path, folder: Path) -> Iterator[Row]:
         drawn = (draw(tree.random, number) for number in range(tree.random.trials))
         unlike = {named_by(changes): changes for changes in drawn}
         for name, changes in unlike.items():
-            yield Row(name, changes_in_words_of(folder, changes))
+            yield Row(name, changes_in_words_of(folder, changes), drawn=True)
 
 
 def draw(asked: RandomRows, number: int) -> dict[str, Any]:
@@ -271,29 +297,61 @@ def named_by(changes: Mapping[str, Any]) -> str:
 
 def _recipe_of(study: Study, row: Row) -> Recipe:
     try:
-        return override(make_recipe(study.base), assignments(row.changes))
+        # One list of texts: a key of 'always' comes after all of the row's, also where the row sets a branch around it.
+        return override(make_recipe(study.base), [*assignments(row.changes), *assignments(study.always)])
     except RecipeError as error:
-        raise RecipeError(f"row '{row.name}': {error.problem}", mend=error.mend) from None
+        with_always = " with 'always'" if study.always else ""
+        raise RecipeError(f"row '{row.name}'{with_always}: {error.problem}", mend=error.mend) from None
 
 
-def _trial(study: Study, row: Row, recipe: Recipe, *, seed: int | None, fold: int | None) -> Trial:
-    changes: dict[str, Any] = {} if seed is None else {"training.seed": seed}
-    if fold is not None:
-        changes |= {"data.split.kind": "kfold", "data.split.folds": study.folds, "data.split.fold": fold}
-    recipe = override(recipe, assignments(changes))
-    number = recipe.training.seed
-    copies = None if row.copies is None else row.copies.model_dump(mode="json")
+def recipe_of_copies(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe's tree says of augmented copies: which images, and how they are read and divided.
+
+    How they are changed, the row's `copies` alone decide, whatever the training does to its images. A refit has copies
+    of its training images alone.
+    """
+    data = {**tree["data"], "split": {**tree["data"]["split"], "refit": None}}
+    return {"data": data, "classes": tree["classes"]}
+
+
+def _of_copies(row: Row, recipe: Recipe) -> dict[str, Any]:
+    """What decides the results of a row beside its recipe: its copies."""
+    if row.copies is None:
+        return {}
+    more: dict[str, Any] = {"copies": row.copies.model_dump(mode="json")}
+    # The training's `augment` once changed the copies too: a row with one of its own is another run since.
+    return more | ({"copies_by": "copies alone"} if recipe.augment.model_dump(exclude_defaults=True) else {})
+
+
+def _trial(
+    study: Study, row: Row, recipe: Recipe, *, seed: int | None, fold: int | None, elsewhere: Mapping[str, Path]
+) -> Trial:
+    recipe = _with_seed_and_fold(recipe, seed=seed, fold=fold, folds=study.folds)
+    number, more = recipe.training.seed, _of_copies(row, recipe)
     of_fold = "" if fold is None else f"-f{fold}"
-    name = f"{slug(row.name)}-s{number}{of_fold}-{digest_of(recipe, more={'copies': copies} if copies else None)}"
-    # Copies are of the training images, whatever the network; their classes and their division decide them.
-    of_copies = Recipe(data=recipe.data, classes=recipe.classes)
+    name = f"{slug(row.name)}-s{number}{of_fold}-{digest_of(recipe, more=more)}"
+    copies_name = ""
+    if more:
+        of_copies = make_recipe(recipe_of_copies(recipe.as_dict()))
+        copies_name = f"{slug(row.name)}{of_fold}-{digest_of(of_copies, more=more)}"
     return Trial(
         row=row.name,
         seed=number,
         fold=fold,
-        recipe=absolute(recipe.as_dict(), study.folder),
+        recipe=absolute(recipe.as_dict(), study.folder, elsewhere=elsewhere),
         name=name,
         figure=row.figure,
         copies=row.copies,
-        copies_name=f"{slug(row.name)}{of_fold}-{digest_of(of_copies, more={'copies': copies})}" if copies else "",
+        copies_name=copies_name,
     )
+
+
+def _with_seed_and_fold(recipe: Recipe, *, seed: int | None, fold: int | None, folds: int | None) -> Recipe:
+    """The recipe of one run of a row; both were checked when the study was read, and rows have many runs."""
+    changed: dict[str, Part] = {}
+    if seed is not None:
+        changed["training"] = recipe.training.model_copy(update={"seed": seed})
+    if fold is not None:
+        split = recipe.data.split.model_copy(update={"kind": "kfold", "folds": folds, "fold": fold})
+        changed["data"] = recipe.data.model_copy(update={"split": split})
+    return recipe.model_copy(update=changed)

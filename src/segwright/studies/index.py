@@ -21,6 +21,7 @@ from typing import Any
 
 from segwright.errors import DataError, OutputError, RecipeError, RunError, nearest
 from segwright.files import read_json, read_yaml, sync_folder, write_json
+from segwright.runs import is_ended_refit
 from segwright.studies.entries import flat
 from segwright.studies.results import minutes_of, parameters_of
 from segwright.training.lock import locked
@@ -137,7 +138,7 @@ def _look(run: Path) -> dict[str, Any]:
         recipe = flat(tree) if isinstance(tree, dict) else {}
     except DataError:
         recipe = {}
-    state = "done" if summary else "half"
+    state = "done" if summary or is_ended_refit(run) else "half"
     tags = _json(run / TAGS_FILE).get("tags", [])
     facts = {**scores, "state": state, "minutes": minutes_of(run), "parameters": parameters_of(run)}
     facts["epochs"] = (_json(run / "bundle" / "bundle.json").get("info") or {}).get("epoch")

@@ -28,7 +28,7 @@ from segwright.evaluation.hierarchical import (
     needed,
 )
 from segwright.evaluation.statistics import Interval, holm, per_unit_counts
-from segwright.metrics import DEFINITIONS, Definition, score_counts, scored_classes
+from segwright.metrics import DEFINITIONS, Definition, dropped_classes, score_counts, scored_classes
 from segwright.studies.entries import Entry, Plan
 from segwright.studies.results import Cost, Reader, Scored, shown_iou
 from segwright.types import ClassSet
@@ -129,7 +129,8 @@ def board(plan: Plan, *, split: str = "val", resamples: int | None = None) -> Le
     scored = [(entry, reader.read(entry.run)) for entry in plan.entries if _has_scores(entry, split)]
     if not scored:
         raise RunError(f"no run has scores of '{split}'", mend="run the study first: segwright study", file=plan.folder)
-    wholes, notes = _whole_seeds(plan, scored)
+    classes = _usual_classes(plan, scored)
+    wholes, notes = _whole_seeds(plan, scored, usual=classes)
     if resamples is None:
         resamples = SEED_RESAMPLES if len(scored) <= MANY_RUNS else SEED_RESAMPLES // 2
     usual = Counter(whole.ids for row in wholes.values() for whole in row).most_common(1)
@@ -141,9 +142,8 @@ def board(plan: Plan, *, split: str = "val", resamples: int | None = None) -> Le
     to_best = _differences(rows, found, to=best)
     to_baseline = _differences(rows, found, to=plan.baseline)
     rows = [replace(row, to_best=to_best.get(row.name), to_baseline=to_baseline.get(row.name)) for row in rows]
-    first = scored[0][1]
     return Leaderboard(
-        name=plan.name, question=plan.question, split=split, definition=plan.definition, classes=first.classes,
+        name=plan.name, question=plan.question, split=split, definition=plan.definition, classes=classes,
         images=len(ids), units=units, baseline=plan.baseline, rows=tuple(rows), runs=len(scored),
     )  # fmt: skip
 
@@ -152,16 +152,25 @@ def _has_scores(entry: Entry, split: str) -> bool:
     return (entry.run / "scores" / f"{split}.npz").is_file()
 
 
+def _usual_classes(plan: Plan, scored: Sequence[tuple[Entry, Scored]]) -> ClassSet:
+    """The classes, with their rules, that most runs are scored by."""
+    each = [one.classes for _, one in scored]
+    kinds = [(classes.names, _rules(classes, plan.definition)) for classes in each]
+    return each[kinds.index(Counter(kinds).most_common(1)[0][0])]
+
+
 def _whole_seeds(
-    plan: Plan, scored: Sequence[tuple[Entry, Scored]]
+    plan: Plan, scored: Sequence[tuple[Entry, Scored]], *, usual: ClassSet
 ) -> tuple[dict[str, list[Scored]], dict[str, list[str]]]:
     """The runs of each row, the folds of a seed made one; and what is to be said of rows that are not whole."""
     folds: dict[tuple[str, int], list[Scored]] = {}
-    names = scored[0][1].classes.names
     notes: dict[str, list[str]] = {}
     for entry, one in scored:
-        if one.classes.names != names:
+        if one.classes.names != usual.names:
             notes.setdefault(entry.row, []).append(f"{entry.run.name} has other classes")
+            continue
+        if _rules(one.classes, plan.definition) != _rules(usual, plan.definition):
+            notes.setdefault(entry.row, []).append(f"{entry.run.name} leaves other classes out of its score")
             continue
         folds.setdefault((entry.row, entry.seed), []).append(one)
     wholes: dict[str, list[Scored]] = {}
@@ -177,6 +186,11 @@ def _whole_seeds(
     for row, text in plan.missing.items():
         notes.setdefault(row, []).append(text)
     return wholes, notes
+
+
+def _rules(classes: ClassSet, definition: Definition) -> tuple[frozenset[int], frozenset[int]]:
+    """Which classes a score is of, and whose pixels it drops."""
+    return frozenset(scored_classes(classes, definition)), frozenset(dropped_classes(classes, definition))
 
 
 def _joined(parts: Sequence[Scored]) -> Scored:
@@ -210,10 +224,14 @@ def _replicates(
     found, first = {}, 0
     for name, row in rows.items():
         columns = drawn[:, first : first + len(row)]
-        scores = np.array([float(score_counts(one.totals, one.classes, definition).miou) for one in row])
-        found[name] = Replicates(scores, columns.mean(1), len(tables[0]))
+        found[name] = Replicates(_scores(row, definition), columns.mean(1), len(tables[0]))
         first += len(row)
     return (len(tables[0]) if tables else 0), found
+
+
+def _scores(row: Sequence[Scored], definition: Definition) -> np.ndarray:
+    totals = np.stack([one.totals for one in row])
+    return score_counts(totals, row[0].classes, definition).miou
 
 
 def _chosen(one: Scored, definition: Definition) -> np.ndarray:
@@ -239,7 +257,7 @@ def _row(plan: Plan, name: str, runs: Sequence[Scored], found: Replicates | None
     figure = plan.figures.get(name, {})
     if not runs:
         return Row(name, nothing, math.nan, 0, (), Cost(None, None, None), figure=figure, note="; ".join(told))
-    each = np.array([float(score_counts(one.totals, one.classes, plan.definition).miou) for one in runs])
+    each = _scores(runs, plan.definition) if found is None else found.scores
     if found is None:
         told.append("scored on other images, so not compared")
     deviation = float(each.std(ddof=1)) if len(each) > 1 else math.nan

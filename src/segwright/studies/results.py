@@ -21,7 +21,7 @@ from jaxtyping import Float32, Int64
 
 from segwright.errors import DataError
 from segwright.files import read_arrays, read_json
-from segwright.metrics import Definition, class_counts, score_counts, scored_classes
+from segwright.metrics import Definition, class_counts, dropped_classes, score_counts, scored_classes
 from segwright.types import ClassSet
 
 _TAIL_BYTES = 4096
@@ -71,7 +71,7 @@ class Scored:
 def shown_iou(one: Scored, definition: Definition) -> tuple[float, ...]:
     """IoU of each class; NaN of one that does not occur, or whose true pixels are dropped and that is in no mean."""
     iou = score_counts(one.totals, one.classes, definition).iou
-    apart = set(one.classes.ignore_in_score) - set(scored_classes(one.classes, definition))
+    apart = set(dropped_classes(one.classes, definition)) - set(scored_classes(one.classes, definition))
     return tuple(math.nan if k in apart else float(value) for k, value in enumerate(iou))
 
 
@@ -137,22 +137,8 @@ class Reader:
     def _class_set(self, tree: Mapping[str, Any]) -> ClassSet:
         key = json.dumps(tree, sort_keys=True)
         if key not in self._classes:
-            self._classes[key] = class_set(tree)
+            self._classes[key] = ClassSet.from_dict(tree)
         return self._classes[key]
-
-
-def class_set(tree: Mapping[str, Any]) -> ClassSet:
-    """Classes as a summary keeps them.
-
-    Raises:
-        KeyError, TypeError, ValueError: the summary is damaged.
-    """
-    rules = ("ignore_in_loss", "ignore_in_score", "leave_out_of_mean", "never_predict")
-    return ClassSet(
-        names=tuple(str(name) for name in tree["names"]),
-        colors=tuple((int(red), int(green), int(blue)) for red, green, blue in tree["colors"]),
-        **{rule: tuple(int(label) for label in tree[rule]) for rule in rules},
-    )
 
 
 def minutes_of(run: Path) -> float | None:

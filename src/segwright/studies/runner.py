@@ -26,11 +26,12 @@ from segwright.files import write_text, write_yaml
 from segwright.launch import Ended, Job, Launcher
 from segwright.runs import assignments
 from segwright.studies.claims import Claims, is_locked
-from segwright.studies.grid import Study, Trial
+from segwright.studies.grid import Study, Trial, recipe_of_copies
 from segwright.studies.grid import trials as trials_of
 from segwright.studies.state import (
     CLAIMS,
     COPIES,
+    begin_attempt,
     begin_study,
     counts_of,
     is_begun,
@@ -156,7 +157,8 @@ class _Work:
                 self._claims.give_back(name)
                 continue
             place = place_of(self._out, name)
-            write_yaml(place.recipe, dict(wanted[name].recipe))
+            write_yaml(place.recipe, recipe_of_copies(wanted[name].recipe))
+            begin_attempt(place.log)
             folder = self._out / COPIES / name
             words = _augment_words(wanted[name], recipe=place.recipe, folder=folder)
             yield Job(name=name, command=words, log=place.log, cpus=self._need[0], results=folder, locks=(descriptor,))
@@ -189,6 +191,7 @@ class _Work:
                 self._claims.give_back(trial.name)
                 continue
             write_yaml(place.recipe, recipe_in(trial, self._out))
+            begin_attempt(place.log)
             self._watch.started(trial.name)
             yield self._job(trial, locks=(descriptor,))
 
@@ -238,7 +241,8 @@ def recipe_in(trial: Trial, out: Path) -> dict[str, Any]:
         return tree
     # The copies stand beside the originals, already divided, and without those that were dropped.
     path = str(_copies_card(out, trial).resolve())
-    data = {**tree["data"], "path": path, "format": "auto", "split": {}, "drop": []}
+    refit = tree["data"]["split"]["refit"]
+    data = {**tree["data"], "path": path, "format": "auto", "split": {"refit": refit} if refit else {}, "drop": []}
     # Masks of copies hold the labels themselves, whatever the originals' masks hold.
     return {**tree, "data": data, "classes": {**tree["classes"], "mask_values": [], "void_values": [255]}}
 

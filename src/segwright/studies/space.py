@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segwright.errors import RecipeError, nearest
+from segwright.errors import RecipeError, brief, nearest
 from segwright.files import read_yaml
 from segwright.metrics import Definition
 from segwright.models import MODELS
 from segwright.recipe import Recipe, make_recipe, override
 from segwright.runs import assignments, recipe_for, stem_of
 from segwright.studies.grid import Row, read_study, trials
+from segwright.studies.needs import require_needs
 from segwright.studies.study_file import Range
 from segwright.studies.tuned import Objective
 
@@ -68,6 +69,7 @@ def searched(
     definition: Definition = "declared"
     if _is_study(source):
         study = read_study(source)
+        require_needs(study.needs, study.folder)
         name, definition = study.name, study.definition
         alone = replace(study, rows=(Row("base", {}),), seeds=(), folds=None, random=None)
         base = make_recipe(trials(alone)[0].recipe)
@@ -85,7 +87,7 @@ def _is_study(source: Path) -> bool:
     if source.suffix.lower() not in (".yaml", ".yml"):
         return False
     tree = read_yaml(source)
-    return isinstance(tree, dict) and "base" in tree
+    return isinstance(tree, dict) and ("base" in tree or "like" in tree)
 
 
 def usual_space(base: Recipe) -> dict[str, Range | list[Any]]:
@@ -121,11 +123,17 @@ def require_sound(base: Recipe, space: Space) -> None:
     """Try both ends of every range and every entry of every menu.
 
     Raises:
-        RecipeError: an unknown key, or a value that it may not have.
+        RecipeError: an unknown key, a value that it may not have, or a refit, which has no score to search by.
     """
-    for key, menu in space.items():
-        for value in menu if isinstance(menu, list) else ends_of(menu):
-            changed(base, {key: value})
+    tried = [
+        changed(base, {key: value})
+        for key, menu in space.items()
+        for value in (menu if isinstance(menu, list) else ends_of(menu))
+    ]
+    for recipe in (base, *tried):
+        if recipe.data.split.refit is not None:
+            problem = f"'data.split.refit' = {brief(recipe.data.split.refit)}: a refit has no score to search by"
+            raise RecipeError(problem, mend="search with the recipe of the run itself, and refit the best run then")
 
 
 def ends_of(span: Range) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """The folder of a study, and how far each of its runs is, as told by what stands on disk.
 
-study.yaml   as it was read, with the base in it          recipes/<run>.yaml   what each run is started with
+study.yaml   as read, base and rows written out in it     recipes/<run>.yaml   what each run is started with
 runs/<run>/  ordinary run folders                         logs/<run>.txt       what it printed
 copies/      augmented copies of rows that ask for them   errors/<run>.txt     why it could not be trained
 claims/      locked while somebody works on the run
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +19,15 @@ from segwright.errors import OutputError, SegwrightError
 from segwright.files import read_json, read_yaml, write_yaml
 from segwright.metrics import Definition
 from segwright.recipe import DEFAULT_EPOCHS
+from segwright.runs import STAGED_FILE, is_ended_refit, stages_folder
 from segwright.studies.grid import Study, Trial
 
 State = Literal["missing", "half", "done", "failed"]
 
 STUDY_FILE, RUNS, COPIES, CLAIMS = "study.yaml", "runs", "copies", "claims"
+
+_ATTEMPT = "--- begun "
+"""Starts the line of a log above what an attempt prints."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,14 @@ def state_of(out: Path, name: str) -> State:
 
 def is_begun(run: Path) -> bool:
     """Whether something of a run stands there that can be resumed."""
-    return (run / "recipe.yaml").is_file() or (run.with_name(f"{run.name}.stages") / "staged.yaml").is_file()
+    return (run / "recipe.yaml").is_file() or (stages_folder(run) / STAGED_FILE).is_file()
 
 
 def is_done(run: Path) -> bool:
-    """Whether a run is trained and scored."""
-    return (run / "scores" / "val.json").is_file() and (run / "bundle" / "bundle.json").is_file()
+    """Whether a run is trained and scored, or is a refit that came to its end."""
+    if not (run / "bundle" / "bundle.json").is_file():
+        return False
+    return (run / "scores" / "val.json").is_file() or is_ended_refit(run)
 
 
 def score_of(run: Path, *, definition: Definition) -> float | None:
@@ -119,12 +126,31 @@ def why_failed(out: Path, name: str) -> str:
     return lines[0] if lines else ""
 
 
+def begin_attempt(log: Path) -> None:
+    """Part what a run prints from now on from what it printed when it was tried before.
+
+    Raises:
+        OutputError: the log cannot be written.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as stream:
+            # What was killed may have left half a line.
+            above = "\n" if stream.tell() else ""
+            stream.write(f"{above}{_ATTEMPT}{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}\n")
+    except OSError as error:
+        mend = "free some space or choose another folder"
+        raise OutputError(f"cannot be written ({error.strerror})", mend=mend, file=log) from None
+
+
 def reason_in(log: Path) -> str:
-    """What a program said last: its own error where it had one, else its last line."""
+    """What a program said last, in its last attempt: its own error where it had one, else its last line."""
     try:
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
         return "it printed nothing"
+    begins = [number for number, line in enumerate(lines, 1) if line.startswith(_ATTEMPT)]
+    lines = lines[begins[-1] :] if begins else lines
     told = [line.removeprefix("segwright: ") for line in lines if line.startswith("segwright: ")]
     return (told or [line for line in lines if line] or ["it printed nothing"])[-1]
 

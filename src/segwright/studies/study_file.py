@@ -10,19 +10,22 @@
     seeds: [0, 1, 2]
     folds: 5
     baseline: ce
+    always: {training.minutes: 5}           # in every row, whatever it says itself
+    needs: [{path: mars.npz, what: the homework file, how: ask for it and put it here}]
 
-Relative paths are relative to the study file; the copy of it in the study's folder says where that was (`folder`).
+Another file may stand on this one (`like`), see `segwright.studies.reading`. Relative paths are relative to the study
+file; the copy of it in the study's folder says where that was (`folder`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from segwright.errors import RecipeError, brief, nearest, plainly
-from segwright.files import read_yaml
 from segwright.metrics import Definition
 from segwright.recipe import Count, Part, Seed
 
@@ -70,12 +73,26 @@ class Copies(Part):
     overrides: dict[str, Any] = Field(default_factory=dict, description="keys of the recipe, while copies are made")
 
 
+class Need(Part):
+    """A file or folder that must be there before anything begins, see `segwright.studies.needs`."""
+
+    path: str = Field(min_length=1)
+    what: str = Field("", description="in words")
+    how: str = Field("", description="where it is from, as an imperative sentence")
+    in_data: str | None = Field(None, description="where it lies below SEGWRIGHT_DATA; none: at the same path")
+
+
 class StudyFile(Part):
     """The whole tree."""
 
     name: str | None = Field(None, min_length=1)
     question: str = ""
     base: dict[str, Any] | str
+    like: str | None = Field(None, description="another study file, whose keys hold unless they are given here")
+    changes: dict[str, dict[str, Any] | None] = Field(
+        default_factory=dict,
+        description="what is different in rows of that file, by their names; null: they are left out",
+    )
     folder: str | None = Field(None, description="that of relative paths; none: that of the file")
     grid: dict[str, Values] = Field(default_factory=dict)
     rows: tuple[dict[str, Any], ...] = Field((), alias="list")
@@ -84,32 +101,38 @@ class StudyFile(Part):
     folds: Annotated[int, Field(ge=2)] | None = None
     baseline: str | None = None
     definition: Definition = "declared"
+    always: dict[str, Any] = Field(default_factory=dict, description="keys of the recipe in every row, after its own")
+    needs: tuple[Need, ...] = Field((), description="what must be there before anything begins")
+
+    @field_validator("changes")
+    @classmethod
+    def _of_another_file(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        if changes:
+            raise ValueError("these are of rows of the file that 'like' names: change the rows themselves")
+        return changes
 
 
-def read_study_file(path: Path) -> StudyFile:
-    """Read a study file.
+def make_study_file(tree: Mapping[str, Any], *, file: Path) -> StudyFile:
+    """Check what stands in a study file.
 
     Raises:
-        DataError: it is missing or no YAML.
         RecipeError: it has an unknown key or a wrong value.
     """
-    tree = read_yaml(path)
-    if not isinstance(tree, dict):
-        raise RecipeError("a study is a mapping of keys", mend="start it with 'base:'", file=path)
     try:
-        return StudyFile.model_validate(tree)
+        return StudyFile.model_validate(dict(tree))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     where = [str(step) for step in first["loc"]]
     key = ".".join(where)
     if first["type"] == "extra_forbidden":
-        raise RecipeError(f"unknown key '{key}'", mend=nearest(where[-1], _keys_at(where[:-1])), file=path)
+        raise RecipeError(f"unknown key '{key}'", mend=nearest(where[-1], _keys_at(where[:-1])), file=file)
     if first["type"] == "missing":
-        raise RecipeError(f"has no '{key}'", mend="name the recipe that all rows share", file=path)
+        mend = "name the recipe that all rows share" if key == "base" else ""
+        raise RecipeError(f"has no '{key}'", mend=mend, file=file)
     if first["type"] == "literal_error":
         menu = [one.strip(" '") for one in str(first["ctx"]["expected"]).replace(" or ", ",").split(",")]
-        raise RecipeError(f"'{key}' = {brief(first['input'])}", mend=nearest(str(first["input"]), menu), file=path)
-    raise RecipeError(f"'{key}' = {brief(first.get('input'))}: {plainly(first['msg'])}", file=path)
+        raise RecipeError(f"'{key}' = {brief(first['input'])}", mend=nearest(str(first["input"]), menu), file=file)
+    raise RecipeError(f"'{key}' = {brief(first.get('input'))}: {plainly(first['msg'])}", file=file)
 
 
 def copies_of(value: Any, *, row: str, file: Path) -> Copies:
@@ -130,7 +153,7 @@ def copies_of(value: Any, *, row: str, file: Path) -> Copies:
 
 
 def _keys_at(path: list[str]) -> list[str]:
-    parts: dict[str, type[Part]] = {"random": RandomRows, "keys": Range}
+    parts: dict[str, type[Part]] = {"random": RandomRows, "keys": Range, "needs": Need}
     known = next((parts[step] for step in reversed(path) if step in parts), StudyFile)
     if path[:2] == ["random", "keys"]:
         known = Range

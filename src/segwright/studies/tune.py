@@ -27,7 +27,7 @@ from segwright.recipe import DEFAULT_EPOCHS, Recipe, make_recipe
 from segwright.studies.grid import digest_of, named_by
 from segwright.studies.proposals import RUNGS, Proposal, Proposals, PrunerName
 from segwright.studies.space import Search, changed, require_sound
-from segwright.studies.state import Place, is_begun, is_done, place_of, reason_in
+from segwright.studies.state import Place, begin_attempt, is_begun, is_done, place_of, reason_in
 from segwright.studies.tuned import Tuned, epochs_of, front_of, scores_of, write_found
 
 STARTING_SECONDS = 15.0
@@ -186,6 +186,7 @@ class _Tuner:
             self._score(proposal, place.run)
             return None
         write_yaml(place.recipe, recipe.as_dict())
+        begin_attempt(place.log)
         self._running[place.run.name] = _Running(proposal, place.run, _budget_of(recipe))
         return _job_of(place, claim=claim, gpus=1 if self._effort.gpus else 0)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,6 @@ from segwright.errors import RecipeError, WeightsError
 from segwright.losses import WeightedLoss, build_loss
 from segwright.losses.heads import HeadsLoss
 from segwright.models import (
-    MODELS,
     ModelSpec,
     SegmentationModel,
     WeightsReport,
@@ -40,11 +38,12 @@ from segwright.recipe import ModelRecipe, Recipe
 from segwright.training import preflight
 from segwright.training.averaging import Averaging
 from segwright.training.budget import Budget
-from segwright.training.joining import load_branches, with_branches
+from segwright.training.class_labels import with_labels, with_names
+from segwright.training.joining import load_branches, under_rules_of, with_branches
 from segwright.training.module import SegmentationModule
 from segwright.training.preparation import Prepared
 from segwright.training.unfreezing import freeze, thaw_of
-from segwright.types import ClassSet, Head
+from segwright.types import Head
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,11 @@ def with_architecture(recipe: Recipe, start_from: Path | None) -> Recipe:
         return recipe if recipe.model.branches is None else with_branches(recipe)
     if recipe.model.branches is not None:
         raise RecipeError(f"model.branches and --from {start_from}", mend="start from one or the other")
-    spec = load_bundle(start_from).model.spec
+    given = load_bundle(start_from)
+    spec = given.model.spec
     architecture = {
-        "name": spec.name, "encoder": spec.encoder, "arguments": dict(spec.arguments),
+        "name": spec.name, "encoder": spec.encoder,
+        "arguments": with_names(spec.name, spec.arguments, given.classes.names),
         "mean": spec.mean, "std": spec.std, "weights": "none", "initialization": "default",
     }  # fmt: skip
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=architecture)})
@@ -97,7 +98,8 @@ def start_of(recipe: Recipe, images: Prepared, *, start_from: Path | None, resum
         RecipeError: the model cannot be built as asked, or a frozen encoder would stay random.
         WeightsError: weights were asked for and are not there, or do not fit.
     """
-    asked, train = recipe.model, images.pack.subset(images.indices("train"))
+    train = images.pack.subset(images.indices("train"))
+    asked = under_rules_of(images.classes, recipe.model)
     crop_px = preflight.crop_of(recipe.augment, sizes=train.sizes)
     mean, std = preflight.normalization(asked, of_weights=(None, None), pack=train)
     model = build_model(_spec(asked, images, mean=mean, std=std))
@@ -153,7 +155,7 @@ def _spec(asked: ModelRecipe, images: Prepared, *, mean: tuple[float, ...], std:
         in_channels=images.pack.channels,
         num_classes=images.classes.num_classes,
         encoder=asked.encoder,
-        arguments=_with_labels(asked, images.classes),
+        arguments=with_labels(asked.name, asked.arguments, images.classes),
         mean=mean,
         std=std,
         scale=preflight.FULL_SCALE[str(images.pack.dtype)],
@@ -177,19 +179,6 @@ def _regularize(model: SegmentationModel, asked: ModelRecipe) -> None:
                 mend="leave one of the two out, or freeze a part of the encoder",
             )
         set_stochastic_depth(model, asked.stochastic_depth)
-
-
-def _with_labels(asked: ModelRecipe, classes: ClassSet) -> dict[str, Any]:
-    """The model's arguments with labels in place of names of classes."""
-    arguments = dict(asked.arguments)
-    of_labels = MODELS[asked.name].label_arguments if asked.name in MODELS else ()
-    for key in {*arguments} & {*of_labels}:
-        value = arguments[key]
-        if isinstance(value, str):
-            arguments[key] = classes.index(value)
-        elif isinstance(value, list | tuple):
-            arguments[key] = [classes.index(one) if isinstance(one, str) else one for one in value]
-    return arguments
 
 
 def _load_weights(model: SegmentationModel, asked: ModelRecipe) -> tuple[WeightsReport | None, str]:

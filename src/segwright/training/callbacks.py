@@ -15,9 +15,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from segwright.data.loader import TrainLoader
 from segwright.data.prefetch import PrefetchLoader
 from segwright.errors import TrainingError
+from segwright.tensors import Batch
 from segwright.training.module import SegmentationModule
 from segwright.training.processes import ALONE, Team
-from segwright.types import Batch
 
 VALIDATION_SHARE = 0.07
 """With a budget in minutes, validations take at most about this share of it."""

@@ -13,6 +13,7 @@ import torch
 
 from segwright.bundle import INDEX_FILE, load_bundle, save_bundle
 from segwright.data.card import write_card
+from segwright.data.sources.masks import MaskCoding
 from segwright.data.splits import write_split
 from segwright.data.tones import pack_reference
 from segwright.errors import OutputError, RunError
@@ -142,14 +143,19 @@ def saver(
     standing = _score_of(run / "bundle") if keep_better else None
     tones = np.round(pack_reference(images.pack, images.indices("train")), _DIGITS[images.pack.dtype.kind]).tolist()
 
+    after = recipe.data.split.refit
+    note = {} if after is None else {"note": _note_of_refit(Path(after))}
+
     def save(row: dict[str, Any]) -> None:
         if standing is not None and row["val_miou"] <= standing:
             return
         info = {
-            "score": {"name": "miou", "split": "val", "value": row["val_miou"], "interval": None},
+            "score": None if note else {"name": "miou", "split": "val", "value": row["val_miou"], "interval": None},
+            **note,
             "definition": _definition(images.classes),
             "calibration": None,
             "epoch": row["epoch"],
+            "mask_values": _mask_values(images.source.coding),
             "input": {"working_size_px": recipe.data.working_size_px, "tones": tones},
             "trained_on": {
                 "path": recipe.data.path,
@@ -162,6 +168,22 @@ def saver(
         save_bundle(run / "bundle", module.best, classes=images.classes, info=info)
 
     return save
+
+
+def _note_of_refit(after: Path) -> str:
+    """Why a refit has no score, and what the run scored that it is trained again of, where that is still there."""
+    file = after / "scores" / "val.json"
+    said = f"trained on its validation images too, as {after.name} was without them, so it has no score of its own"
+    told = read_json(file)["definitions"]["declared"]["miou"] if file.is_file() else {"estimate": None}
+    if told["estimate"] is None:
+        return said
+    between = "" if told["low"] is None else f" ({told['low']:.3f} to {told['high']:.3f})"
+    return f"{said}; {after.name} scored mIoU {told['estimate']:.3f}{between} on them"
+
+
+def _mask_values(coding: MaskCoding) -> list[int] | None:
+    """The stored value of each class; None where masks hold colours."""
+    return None if coding.kind == "rgb" else [int(value) for value in coding.values]
 
 
 _DIGITS = {"u": 2, "f": 6}

@@ -1,5 +1,7 @@
 """A process that trains along: it waits for process 0, trains its share of every batch, writes nothing, and leaves.
 
+Where a recipe has stages it stays for all of them.
+
 `python -m segwright.training.follow` is started by process 0; under torchrun and `srun` the verbs call `follow`.
 """
 
@@ -20,7 +22,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
 from segwright.errors import SegwrightError
-from segwright.training.meeting import ASK_SECONDS, assembled, meet
+from segwright.training.meeting import ASK_SECONDS, assembled, meet, part_of
 from segwright.training.processes import Devices, Place, Team, find_place
 from segwright.training.run import train_along
 
@@ -49,12 +51,24 @@ def follow(devices: Devices = "auto") -> None:
 def _follow(place: Place) -> NoReturn:
     _ignore(signal.SIGINT)
     store = meet(place)
+    number = 0
+    while _takes_part(part_of(store, run=number), place):
+        number += 1
+    sys.exit(0)
+
+
+def _takes_part(store: Store, place: Place) -> bool:
+    """Train with process 0; whether it will call once more.
+
+    Raises:
+        SystemExit: there is no run, or this process cannot go on.
+    """
     called = _asked(store, "run")
     if called is None:
         sys.exit(1)
     try:
         tree = json.loads(called)
-        train_along(
+        ended = train_along(
             Path(tree["run"]),
             orders=tree["orders"],
             local_rank=place.local_rank,
@@ -72,7 +86,7 @@ def _follow(place: Place) -> NoReturn:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    sys.exit(0)
+    return ended and bool(tree["more_to_come"])
 
 
 def _ignore(number: signal.Signals) -> None:

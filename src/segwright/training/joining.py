@@ -10,10 +10,12 @@ from pathlib import Path
 from segwright.bundle import load_bundle
 from segwright.errors import RecipeError
 from segwright.models import SegmentationModel
-from segwright.models.branches import BRANCH_NAMES, branch_arguments, branches_of
+from segwright.models.branches import BRANCH_NAMES, branch_arguments, branches_of, with_never_predict
 from segwright.models.weights import load_matching
-from segwright.recipe import Recipe
+from segwright.recipe import ModelRecipe, Recipe
+from segwright.training.class_labels import with_names
 from segwright.training.preparation import Prepared
+from segwright.types import ClassSet
 
 JOINABLE = ("dual", "uformer")
 
@@ -34,16 +36,32 @@ def with_branches(recipe: Recipe) -> Recipe:
         problem = f"model.branches for model '{asked.name}'"
         raise RecipeError(problem, mend=f"set model.name to {' or '.join(JOINABLE)}")
     first, second = (str(Path(path).expanduser().resolve()) for path in asked.branches)
+    given = [load_bundle(Path(path)) for path in (first, second)]
+    joined = branch_arguments(given[0].model, given[1].model)
+    # Each branch counts the classes that it was trained on.
+    named = [
+        with_names(asked.name, {key: joined[key]}, one.classes.names) for key, one in zip(joined, given, strict=True)
+    ]
     own = {key: value for key, value in asked.arguments.items() if key not in BRANCH_NAMES}
     settled = {
         "branches": (first, second),
-        "arguments": own | branch_arguments(load_bundle(Path(first)).model, load_bundle(Path(second)).model),
+        "arguments": own | named[0] | named[1],
         "encoder": None,
         "weights": "none",
         "mean": (0.0,),
         "std": (1.0,),
     }
     return recipe.model_copy(update={"model": asked.model_copy(update=settled)})
+
+
+def under_rules_of(classes: ClassSet, asked: ModelRecipe) -> ModelRecipe:
+    """A model that is made of trained ones, which must not answer what the recipe's own classes leave out.
+
+    Args:
+        classes: of the run.
+        asked: with arguments that were written down from bundles.
+    """
+    return asked.model_copy(update={"arguments": with_never_predict(asked.arguments, classes.never_predict)})
 
 
 def load_branches(model: SegmentationModel, paths: tuple[str, str], *, images: Prepared) -> tuple[str, tuple[str, ...]]:

@@ -32,6 +32,8 @@ def check_labels(pack: Pack, split: Mapping[str, SplitName], *, classes: ClassSe
     )  # fmt: skip
     for side, word, ignored in rules:
         rows = [i for i, name in enumerate(pack.ids) if split.get(name) == side and pack.has_mask[i]]
+        if not rows:  # the validation side of a refit
+            continue
         pixels = pack.class_pixels[rows, : classes.num_classes]
         counting = np.delete(pixels, ignored, axis=1).sum(axis=1)
         empty = [pack.ids[i] for i, counted in zip(rows, counting, strict=True) if counted == 0]

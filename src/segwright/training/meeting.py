@@ -1,11 +1,13 @@
 """How the processes of a run meet: process 0 opens a store (a small key-value server of PyTorch), the others ask it.
 
+Of each run, for the stages of a recipe follow one another (`part_of`):
+
     key          written by     says
-    run          process 0      the run folder, once recipe and split stand in it
+    run          process 0      the run folder, once recipe and split stand in it, and whether another run comes next
     ready/RANK   process RANK   its images and model are there
     failed/RANK  process RANK   why it cannot go on
     go           process 0      all are ready: make the process group now
-    over         process 0      the run is over, one way or the other
+    over         process 0      the run is over, one way or the other, or it will not come
 
 The processes are those that torchrun or `srun` started, or process 0 starts them itself (`training.devices: 2`) as
 `python -m segwright.training.follow`: nothing of the caller's program runs twice, so scripts and notebooks may do so.
@@ -43,6 +45,8 @@ ASK_SECONDS = 0.2
 LEAVE_SECONDS = 30
 LOST_SECONDS = 5.0
 """How long one is asked what became of it after it no longer answers."""
+_COUNT = "runs"
+"""The key that counts the runs that have begun."""
 _MEND = "see what it said, then go on with --resume"
 _LOST = re.compile(r"gloo|NCCL|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 
@@ -54,11 +58,16 @@ class Gathering:
         size: how many processes there are, itself included.
         device: its own.
         store: where processes meet that were started from outside; None where it starts them itself.
+        more_to_come: those stay for another run.
     """
 
-    def __init__(self, size: int, *, device: torch.device, store: Store | None = None) -> None:
+    def __init__(
+        self, size: int, *, device: torch.device, store: Store | None = None, more_to_come: bool = False
+    ) -> None:
         self.size, self.device = size, device
         self._store = store
+        # Processes of our own are started anew for each run.
+        self._more_to_come = more_to_come and store is not None
         self._children: list[subprocess.Popen[bytes]] = []
         self._threads = torch.get_num_threads()
 
@@ -76,7 +85,8 @@ class Gathering:
             return ALONE
         if self._store is None:
             self._store = self._start_others()
-        self._store.set("run", json.dumps({"run": str(run.resolve()), "orders": dict(orders)}))
+        called = {"run": str(run.resolve()), "orders": dict(orders), "more_to_come": self._more_to_come}
+        self._store.set("run", json.dumps(called))
         for rank in range(1, self.size):
             while not self._store.check([f"ready/{rank}"]):
                 lost = self._lost()
@@ -106,7 +116,7 @@ class Gathering:
                 start_new_session=True,
             )
             self._children.append(child)
-        return PrefixStore("segwright", store)
+        return part_of(PrefixStore("segwright", store), run=0)
 
     def _lost(self) -> TrainingError | None:
         """What became of a process that failed; None where none is known to have."""
@@ -154,28 +164,24 @@ class Gathering:
 
 
 @contextmanager
-def gathering(devices: Devices, *, device: torch.device) -> Iterator[Gathering]:
+def gathering(devices: Devices, *, device: torch.device, more_to_come: bool = False) -> Iterator[Gathering]:
     """Lead the processes of a run: those that were started with this one, or that it will start, or none.
 
     Args:
         devices: how many processes; `auto` takes those that were started, or this one alone.
         device: the kind of device to train on.
+        more_to_come: those that were started with this one stay for another run.
 
     Raises:
         RecipeError: there are not so many devices, or not so many processes were started.
         TrainingError: the others do not come, or one of them failed meanwhile.
     """
-    place = find_place(devices)
+    place, size = find_place(devices), size_of(devices, device=device)
     if place is not None:
         assert place.rank == 0, "the others follow"
-        store = meet(place)
-        if store.check(["over"]):
-            mend = "train one model a call of torchrun or srun, or set training.devices: 1"
-            raise TrainingError("the other processes have left with the model before", mend=mend)
-        group = Gathering(place.size, device=device_at(place.local_rank, device=device), store=store)
+        here = device_at(place.local_rank, device=device)
+        group = Gathering(size, device=here, store=_next_run(meet(place)), more_to_come=more_to_come)
     else:
-        size = 1 if devices == "auto" else devices
-        _check_devices(size, device=device)
         group = Gathering(size, device=device_at(0, device=device) if size > 1 else device)
     failed = True
     try:
@@ -188,6 +194,33 @@ def gathering(devices: Devices, *, device: torch.device) -> Iterator[Gathering]:
         raise reason from error
     finally:
         group.end(at_once=failed)
+        if place is not None and (failed or not more_to_come):
+            with contextlib.suppress(RuntimeError):
+                _following(meet(place)).set("over", "1")
+
+
+def _next_run(store: Store) -> Store:
+    """The keys of the run that begins now.
+
+    Raises:
+        TrainingError: the others wait for none.
+    """
+    own = _following(store)
+    if own.check(["over"]):
+        mend = "train one model a call of torchrun or srun, or set training.devices: 1"
+        raise TrainingError("the other processes have left with the model before", mend=mend)
+    store.add(_COUNT, 1)
+    return own
+
+
+def part_of(store: Store, *, run: int) -> Store:
+    """The keys of one run; runs are counted from 0."""
+    return PrefixStore(f"run {run}", store)
+
+
+def _following(store: Store) -> Store:
+    """The keys of the run after all that have begun."""
+    return part_of(store, run=int(store.add(_COUNT, 0)))
 
 
 @functools.cache
@@ -215,8 +248,9 @@ def meet(place: Place) -> Store:
 def _let_go(store: Store) -> None:
     """Tell those that still wait for a run that none will come, before the store is gone."""
     with contextlib.suppress(RuntimeError):
-        if not store.check(["go"]):
-            store.set("over", "1")
+        following = _following(store)
+        if not following.check(["over"]):
+            following.set("over", "1")
             time.sleep(2 * ASK_SECONDS)
 
 
@@ -251,8 +285,22 @@ def device_at(local_rank: int, *, device: torch.device) -> torch.device:
     return torch.device("cuda", local_rank if count > 1 else 0)
 
 
-def _check_devices(size: int, *, device: torch.device) -> None:
+def size_of(devices: Devices, *, device: torch.device) -> int:
+    """How many processes a run is trained by.
+
+    Args:
+        devices: as for `gathering`.
+        device: the kind of device to train on.
+
+    Raises:
+        RecipeError: there are not so many devices, or not so many processes were started.
+    """
+    place = find_place(devices)
+    if place is not None:
+        return place.size
+    size = 1 if devices == "auto" else devices
     there = {"cuda": torch.cuda.device_count(), "cpu": os.cpu_count() or 1}.get(device.type, 1)
     if size > there:
         what = {"cuda": "GPUs", "cpu": "processor cores"}.get(device.type, "devices")
         raise RecipeError(f"training.devices = {size}, but there are {there} {what}", mend=f"use 1 to {there}, or auto")
+    return size

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segwright.errors import TrainingError
 from segwright.hardware import give_back_freed_memory, is_out_of_memory
-from segwright.types import Images, Logits, Masks
+from segwright.tensors import Images, Logits, Masks
 
 SMALLER = (
     "set a smaller augment.crop_px or data.working_size_px, a smaller model or encoder, or training.precision=bf16"

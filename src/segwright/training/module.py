@@ -9,9 +9,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from segwright.confusion import confusion_per_image
 from segwright.losses import WeightedLoss
 from segwright.losses.heads import HeadsLoss
-from segwright.metrics import confusion_per_image
 from segwright.models import SegmentationModel
 from segwright.optim import (
     OptimizerSettings,
@@ -24,11 +24,11 @@ from segwright.optim import (
     parameter_groups,
     schedule_factor,
 )
+from segwright.tensors import Batch, Logits
 from segwright.training.averaging import Averaging, WeightAverage
 from segwright.training.budget import Budget
 from segwright.training.memory import Pieces
 from segwright.training.processes import ALONE
-from segwright.types import Batch, Logits
 
 
 class SegmentationModule(pl.LightningModule):

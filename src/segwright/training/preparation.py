@@ -16,7 +16,7 @@ from segwright.data.splits import find_groups, make_split, read_split
 from segwright.errors import DataError, RecipeError, RunError, SplitError
 from segwright.files import read_json
 from segwright.recipe import ClassesRecipe, DataRecipe, Recipe
-from segwright.runs import source_of
+from segwright.run_images import source_of
 from segwright.training.learnable import check_labels
 from segwright.training.resuming import ImageChanges, compare_images
 from segwright.types import SPLIT_NAMES, ClassSet, SplitName
@@ -71,15 +71,19 @@ def prepare(recipe: Recipe, *, run: Path | None = None, force: bool = False, pro
         source, working_size_px=recipe.data.working_size_px, resident=recipe.data.resident, progress=progress
     )
     dropped = _dropped(recipe.data, source, pack)
-    split = _divide(recipe, source, pack, dropped=dropped) if run is None else _own_split(run, pack)
+    refit = recipe.data.split.refit is not None
+    split = _divide(recipe, source, pack, dropped=dropped, refit=refit) if run is None else _own_split(run, pack)
     changes = None if run is None else _compared(run, pack, split, force=force)
     if source.classes.num_classes < 2:
         mend = "name background too, or give classes.mask_values"
         raise RecipeError("there is one class only, so nothing to tell apart", mend=mend, file=source.root)
     spec = recipe.data.split.groups or source.groups
-    _refuse_leaks(pack, split, groups=pack.groups if spec is None else find_groups(pack.ids, spec))
+    needed: tuple[SplitName, ...] = ("train",) if refit else ("train", "val")
+    _refuse_leaks(pack, split, groups=pack.groups if spec is None else find_groups(pack.ids, spec), needed=needed)
     classes = _with_rules(source.classes, recipe.classes)
     notes = check_labels(pack, split, classes=classes)
+    if refit:
+        notes = (*notes, "the validation images are learnt from too (data.split.refit), and nothing is validated")
     return Prepared(source, pack, classes, split, dropped, changes, notes)
 
 
@@ -139,7 +143,17 @@ def _dropped(data: DataRecipe, source: Source, pack: Pack) -> dict[str, str]:
     return dropped
 
 
-def _divide(recipe: Recipe, source: Source, pack: Pack, *, dropped: dict[str, str]) -> dict[str, SplitName]:
+def _divide(
+    recipe: Recipe, source: Source, pack: Pack, *, dropped: dict[str, str], refit: bool
+) -> dict[str, SplitName]:
+    split = _divided(recipe, source, pack, dropped=dropped)
+    if not refit:
+        return split
+    bare = {name for i, name in enumerate(pack.ids) if split.get(name) == "val" and not pack.has_mask[i]}
+    return {name: "train" if side == "val" else side for name, side in split.items() if name not in bare}
+
+
+def _divided(recipe: Recipe, source: Source, pack: Pack, *, dropped: dict[str, str]) -> dict[str, SplitName]:
     asked = recipe.data.split
     file = Path(asked.file) if asked.file is not None else source.split_file
     if file is not None and asked.kind in ("auto", "given"):
@@ -185,10 +199,12 @@ def groups_of(recipe: Recipe, images: Prepared) -> list[str | None]:
     return _groups(recipe.data.split.groups or images.source.groups, images.pack)
 
 
-def _refuse_leaks(pack: Pack, split: dict[str, SplitName], *, groups: Sequence[str | None]) -> None:
+def _refuse_leaks(
+    pack: Pack, split: dict[str, SplitName], *, groups: Sequence[str | None], needed: Sequence[SplitName]
+) -> None:
     """Nothing to score, no training image, one group or one picture on two sides: all end here."""
     sides = {side: [i for i, name in enumerate(pack.ids) if split.get(name) == side] for side in SPLIT_NAMES}
-    for side in ("train", "val"):
+    for side in needed:
         labelled = [i for i in sides[side] if pack.has_mask[i]]
         if not labelled:
             raise SplitError(f"the {side} side has no labelled image", mend="give it some, or change data.split")

@@ -17,11 +17,12 @@ from rich.console import Console
 from segwright.errors import OutputError
 from segwright.files import write_text
 from segwright.metrics import score
+from segwright.tensors import Batch
 from segwright.training.callbacks import BudgetCallback, epochs_begun, ours
 from segwright.training.module import SegmentationModule
 from segwright.training.state import require_finite
 from segwright.training.validation import Validation
-from segwright.types import Batch, ClassSet
+from segwright.types import ClassSet
 
 
 class Recorder(pl.Callback):
@@ -189,11 +190,11 @@ def _line(row: dict[str, Any], *, better: bool) -> str:
     train_loss, val_loss, miou = (
         "   -  " if row[name] is None else f"{row[name]:.4f}" for name in ("train_loss", "val_loss", "val_miou")
     )
+    scored = (f"val loss {val_loss}", f"val mIoU {miou}{' *' if better else '  '}")
     parts = (
         f"epoch {row['epoch']:4d}",
         f"loss {train_loss}",
-        f"val loss {val_loss}",
-        f"val mIoU {miou}{' *' if better else '  '}",
+        *(scored if row["val_loss"] is not None or row["val_miou"] is not None else ()),
         f"{row['images_per_second']:6.1f} images/s",
         f"{row['seconds'] / 60:5.1f} min",
     )

@@ -16,11 +16,12 @@ from typing import Any
 from segwright.data.pack import Pack
 from segwright.errors import RunError, brief
 from segwright.files import read_json, write_json
+from segwright.models.branches import with_never_predict
 from segwright.recipe import Recipe, make_recipe, override, read_resolved
+from segwright.run_images import IMAGES_FILE
+from segwright.runs import STAGED_FILE, STAGES
 from segwright.training.state import SavedState
 from segwright.types import SplitName
-
-IMAGES_FILE = "images.json"
 
 _FREE = (
     "training.epochs", "training.minutes", "training.early_stopping", "training.minimum_gain", "training.tensorboard",
@@ -74,7 +75,11 @@ def check_recipe(before: Mapping[str, Any], asked: Recipe, *, run: Path, force: 
         RunError: a change is not free, or would make another run.
     """
     # Read as a recipe, a tree of old gets the keys that came since, at their usual values.
-    changes = list(_differences(make_recipe(before).as_dict(), asked.as_dict()))
+    was, now = make_recipe(before).as_dict(), asked.as_dict()
+    for tree in (was, now):
+        # Models within the model follow the rules of the classes, which are compared themselves.
+        tree["model"]["arguments"] = with_never_predict(tree["model"]["arguments"], ())
+    changes = list(_differences(was, now))
     fixed = [text for key, text in changes if _among(key, _FIXED)]
     if fixed:
         mend = f"undo that, or start a new run from this one (segwright train DATA --from {shlex.quote(str(run))})"
@@ -204,5 +209,8 @@ def tidy(run: Path) -> None:
 
 
 def command_to_resume(run: Path) -> str:
-    """What a user types to go on with a run."""
+    """What a user types to go on with a run, or with the run that this one is a stage of."""
+    beside = run.resolve().parent  # which has no name of its own where the program runs within it
+    if (beside / STAGED_FILE).is_file():
+        run = beside.with_name(beside.name.removesuffix(STAGES))
     return f"segwright train {shlex.quote(str(run))} --resume"

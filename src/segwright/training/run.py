@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -44,7 +44,7 @@ _MORE_EPOCHS_THAN_ANY_BUDGET = 1_000_000_000
 
 def train(
     recipe: Recipe, *, run: Path, resume: bool = False, changes: Sequence[str] = (), force: bool = False,
-    start_from: Path | None = None, progress: bool = True,
+    start_from: Path | None = None, more_to_come: bool = False, progress: bool = True,
 ) -> Path:  # fmt: skip
     """Train a model and leave its run folder.
 
@@ -55,6 +55,7 @@ def train(
         changes: with `resume`, `key.path=value` texts; a longer budget is taken, other changes need `force`.
         force: with `resume`, go on though the recipe or the images changed.
         start_from: a run or bundle whose architecture and weights are the start.
+        more_to_come: this is a stage: processes that train along stay for the next one.
         progress: show bars on a terminal.
 
     Returns:
@@ -83,7 +84,9 @@ def train(
             start_from = None if origin is None else Path(origin)
         else:
             recipe = with_architecture(recipe, start_from)
-        others = stack.enter_context(gathering(recipe.training.devices, device=choose_device()))
+        others = stack.enter_context(
+            gathering(recipe.training.devices, device=choose_device(), more_to_come=more_to_come)
+        )
         pl.seed_everything(recipe.training.seed, verbose=False)
         images = prepare(recipe, run=run if resume else None, force=force, progress=progress)
         forced = state is not None and (is_bound(words) or bool(images.changes))
@@ -158,7 +161,7 @@ def train(
     return run
 
 
-def train_along(run: Path, *, orders: Mapping[str, int], local_rank: int, join: Callable[[torch.device], Team]) -> None:
+def train_along(run: Path, *, orders: Mapping[str, int], local_rank: int, join: Callable[[torch.device], Team]) -> bool:
     """Train this process's share of a run that another process leads; nothing is written or said.
 
     Args:
@@ -166,6 +169,9 @@ def train_along(run: Path, *, orders: Mapping[str, int], local_rank: int, join: 
         orders: whether the run is `resumed`, by force (`forced`), and its `offset_steps`.
         local_rank: of this process on its machine.
         join: gives the processes of the run, once this one is ready.
+
+    Returns:
+        Whether the run came to its end; it did not where the leading process was asked to stop.
 
     Raises:
         SegwrightError: the images are not those of the run, or the training cannot go on.
@@ -211,8 +217,11 @@ def train_along(run: Path, *, orders: Mapping[str, int], local_rank: int, join: 
             files=StateFile(adjust=begin_epoch_again if forced else None),
         )  # fmt: skip
         state = run / STATE_FILE if orders["resumed"] else None
-        with suppress(StopAskedError):
+        try:
             _fit(trainer, module, loader, run=run, state=state, signals=signals)
+        except StopAskedError:
+            return False
+    return True
 
 
 def _silent(_: object) -> None:
@@ -256,7 +265,7 @@ def _trainer(
         callbacks=[*callbacks, *later],
         plugins=[files],
         default_root_dir=run,
-        logger=_tensorboard(run) if recipe.training.tensorboard and team.leads else False,
+        logger=tensorboard_logger(run) if recipe.training.tensorboard and team.leads else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -309,7 +318,12 @@ def _fit(
         raise signals.stopped(command_to_resume(run))
 
 
-def _tensorboard(run: Path) -> TensorBoardLogger:
+def tensorboard_logger(run: Path) -> TensorBoardLogger:
+    """What writes the curves of a run for TensorBoard; by itself it writes nothing.
+
+    Raises:
+        MissingExtraError: TensorBoard is not installed.
+    """
     try:
         return TensorBoardLogger(run, name="", version="tensorboard")
     except ModuleNotFoundError:

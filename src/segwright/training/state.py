@@ -20,10 +20,10 @@ from torch import Tensor
 
 from segwright.errors import RunError, TrainingError
 from segwright.files import atomic
+from segwright.tensors import Batch
 from segwright.training.callbacks import ours
 from segwright.training.processes import ALONE, Team
 from segwright.training.signals import StopAskedError, StopSignals
-from segwright.types import Batch
 
 STATE_FILE = "resume.ckpt"
 RESUME_EVERY_SECONDS = 30.0

@@ -15,8 +15,8 @@ from torch import nn
 
 from segwright.models import SegmentationModel, freeze_encoder, unfreeze
 from segwright.recipe import ModelRecipe
+from segwright.tensors import Batch
 from segwright.training.callbacks import epochs_done, ours
-from segwright.types import Batch
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segwright.verbs.images import audit, augment
-    from segwright.verbs.models import ensemble, evaluate, load, predict, report
-    from segwright.verbs.studies import (
-        compare,
-        leaderboard,
-        learning_curve,
-        list_runs,
-        plan_study,
-        remove_runs,
-        study,
-        tune,
-    )
-    from segwright.verbs.training import resume, train
+    from segwright.verbs.models import ensemble, evaluate, load, predict
+    from segwright.verbs.results import compare, leaderboard, list_runs, remove_runs, report
+    from segwright.verbs.studies import learning_curve, plan_study, study, tune
+    from segwright.verbs.teaching import pseudo
+    from segwright.verbs.training import refit, resume, train
 
 __all__ = [
     "audit",
@@ -36,6 +29,8 @@ __all__ = [
     "load",
     "plan_study",
     "predict",
+    "pseudo",
+    "refit",
     "remove_runs",
     "report",
     "resume",
@@ -47,19 +42,21 @@ __all__ = [
 _ROOMS = {
     "audit": "images",
     "augment": "images",
+    "pseudo": "teaching",
     "ensemble": "models",
     "evaluate": "models",
     "load": "models",
     "predict": "models",
-    "report": "models",
-    "compare": "studies",
-    "leaderboard": "studies",
+    "compare": "results",
+    "leaderboard": "results",
     "learning_curve": "studies",
-    "list_runs": "studies",
+    "list_runs": "results",
     "plan_study": "studies",
-    "remove_runs": "studies",
+    "remove_runs": "results",
+    "report": "results",
     "study": "studies",
     "tune": "studies",
+    "refit": "training",
     "resume": "training",
     "train": "training",
 }

@@ -95,7 +95,8 @@ def augment(
     Raises:
         SegwrightError: the source cannot be used, there is no image to copy, or the folder is there already.
     """
-    from segwright.data.offline import Originals, write_copies
+    from segwright.data.new_set import Originals
+    from segwright.data.offline import write_copies
     from segwright.data.tones import tones_below
     from segwright.training.preflight import policy_of
     from segwright.training.preparation import groups_of, prepare

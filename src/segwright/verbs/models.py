@@ -1,23 +1,27 @@
-"""Verbs of trained models: score them, join them, use them, report them."""
+"""Verbs of trained models: score them, join them, use them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from segwright import runs
+from segwright import run_images, runs
 from segwright.augment.matching import Matching
 from segwright.bundle import Bundle, load_bundle, save_bundle
 from segwright.errors import OutputError
 from segwright.hardware import PrecisionChoice
 from segwright.prediction.predictor import Predictor
 from segwright.prediction.predictor import load as load_predictor
+from segwright.prediction.tta import Flips
 
 if TYPE_CHECKING:
     from segwright.evaluation.ensemble_weights import EnsembleFit
     from segwright.evaluation.evaluate import Evaluation
+    from segwright.metrics import Definition
     from segwright.prediction.files import Predicted
+    from segwright.prediction.submission import AskedCsvForm
 
 
 def evaluate(
@@ -28,6 +32,8 @@ def evaluate(
     device: str = "auto",
     batch_size: int = 8,
     match: Matching = "none",
+    flips: Flips = "none",
+    score_as: Definition = "declared",
     progress: bool = True,
 ) -> Evaluation:
     """Score a run's model and keep the scores in the run.
@@ -39,25 +45,29 @@ def evaluate(
         device: auto, cpu, cuda ...
         batch_size: images that go through the network at once.
         match: bring the tones of every image to those of the training images; its scores get a name of their own.
+        flips: average over mirrored (horizontal, both) and turned copies (all); these scores too get their own name.
+        score_as: the definition of the result's `miou`. What is written holds every definition, whichever this is.
         progress: show how far it is.
 
     Raises:
+        RecipeError: the definition sets classes apart, and the run names none.
         SegwrightError: the run, its data or the split is not there.
     """
     from segwright.evaluation.evaluate import evaluate as evaluate_bundle
+    from segwright.evaluation.summary import require_set_apart
 
     folder = runs.find_run(Path(run))
     recipe = runs.recipe_of(folder)
     bundle = load_bundle(folder)
+    require_set_apart(bundle.classes, score_as, run=folder)
     if data is None:
         side = split or "val"
-        images = runs.own_images(recipe, folder, side=side, progress=progress)
+        images = run_images.own_images(recipe, folder, side=side, progress=progress)
     else:
-        side = runs.name_of_scores(Path(data), split=split)
-        images = runs.other_images(folder, Path(data), split=split, progress=progress)
-    if match != "none":
-        side = f"{side}-{match}"
-    return evaluate_bundle(
+        side = run_images.name_of_scores(Path(data), split=split)
+        images = run_images.other_images(folder, Path(data), split=split, progress=progress)
+    side = "-".join([side, *(way for way in (match, flips) if way != "none")])
+    result = evaluate_bundle(
         bundle,
         images.pack,
         images.indices,
@@ -67,8 +77,10 @@ def evaluate(
         batch_size=batch_size,
         groups=images.groups,
         match=match,
+        flips=flips,
         progress=progress,
     )
+    return replace(result, score_as=score_as)
 
 
 def ensemble(
@@ -93,13 +105,15 @@ def ensemble(
         progress: show how far it is.
 
     Returns:
-        The weights, each model's mIoU, that of the average, and the gain with its interval.
+        The weights, each model's mIoU, that of the average or the soup, and the gain with its interval. What is said
+        of the average or the soup is said of images that its weights were not fitted on: each half of the images is
+        answered with the weights of the other half. The bundle has the weights of all.
 
     Raises:
         RunError: one run was trained on validation images of another, or they have other classes.
         OutputError: the bundle is there already.
     """
-    from segwright.evaluation.ensemble_weights import ask, fit, of_soup
+    from segwright.evaluation.ensemble_weights import Answers, ask, fit
     from segwright.models import build_model
     from segwright.models.ensemble import ensemble_of, soup_of
 
@@ -107,27 +121,26 @@ def ensemble(
     if Path(out).exists():
         raise OutputError("is there already", mend="choose another -o", file=Path(out))
     bundles = [load_bundle(folder, device="cpu") for folder in folders]
-    runs.require_comparable(folders, [bundle.classes for bundle in bundles])
-    images = runs.own_images(runs.recipe_of(folders[0]), folders[0], side="val", progress=progress)
+    run_images.require_comparable(folders, [bundle.classes for bundle in bundles])
+    images = run_images.own_images(runs.recipe_of(folders[0]), folders[0], side="val", progress=progress)
     classes, pack = bundles[0].classes, images.pack
     told = ask(bundles, pack, images.indices, batch_size=batch_size, device=device)
-    found = fit(told, classes, by=by, groups=images.groups)
     models = [bundle.model.cpu() for bundle in bundles]
+
+    def soup_says(weights: Sequence[float], positions: Sequence[int]) -> Answers:
+        one = Bundle(soup_of(models, weights=weights, build=build_model).eval(), classes, {})
+        return ask([one], pack, positions, batch_size=batch_size, device=device, share=told.share)
+
+    found = fit(told, classes, by=by, groups=images.groups, soup=soup_says if soup else None)
     model = (soup_of if soup else ensemble_of)(models, weights=found.weights, build=build_model)
-    if soup:
-        one = Bundle(model.eval(), classes, {})
-        found = of_soup(
-            found,
-            ask([one], pack, images.indices, batch_size=batch_size, device=device),
-            told,
-            classes,
-            groups=images.groups,
-        )
     first = bundles[0].info
     licences = list(dict.fromkeys(line for bundle in bundles for line in bundle.info["licences"]))
     value = {"name": "miou", "split": "val", "value": found.together, "interval": None}
     members = [str(folder) for folder in folders]
-    info = {**first, "score": value, "licences": licences, "members": members, "weights": list(found.weights)}
+    made = {"members": members, "weights": list(found.weights), "averaged": "weights" if soup else "answers"}
+    if by != "equal":
+        value["scored_with"] = "weights fitted on the other half of the images"
+    info = {**first, "score": value, "licences": licences, **made}
     save_bundle(Path(out), model.cpu(), classes=classes, info=info)
     return found
 
@@ -142,38 +155,35 @@ def predict(
     precision: PrecisionChoice = "auto",
     batch_size: int = 8,
     match: Matching = "none",
+    flips: Flips = "none",
+    key: str | None = None,
+    csv: AskedCsvForm = "auto",
 ) -> Predicted:
     """Write the mask of every image of a source; see `segwright.prediction.files`.
 
     Args:
         run: the folder of a run or of a bundle.
         source: a picture, a folder of pictures, or a file of arrays.
-        out: the folder of the masks.
+        out: the folder of the masks; or a .png, an .npz, or a .csv for a submission.
         overlays: also write pictures of the image with its mask on top.
         device: auto, cpu, cuda ...
         precision: auto takes the fastest that is safe.
         batch_size: images that go through the network at once.
         match: bring the tones of every image to those of the training images first: by mean and deviation (moments), or
             by the whole histogram.
+        flips: average over the image and its mirror image (horizontal), also upside down (both), also with quarter
+            turns (all); takes 2, 4 or 8 times as long.
+        key: the array to predict in a file of several; else those without masks are taken, where there are any.
+        csv: labels (a column a pixel) or runs (run lengths); auto takes labels for small images of one size.
 
     Raises:
         SegwrightError: the model or the images are not there, or a file that is not ours would be overwritten.
     """
     from segwright.prediction.files import predict_files
 
-    predictor = load(run, device=device, precision=precision, batch_size=batch_size, match=match)
-    return predict_files(predictor, runs.existing(Path(source)), out=Path(out), overlays=overlays)
-
-
-def report(run: str | Path, *, out: str | Path | None = None) -> Path:
-    """Write the report of a run from what stands on disk, as one HTML file.
-
-    Raises:
-        RunError: there is no such run.
-    """
-    from segwright.reporting.page import write_report
-
-    return write_report(runs.find_run(Path(run)), out=None if out is None else Path(out))
+    predictor = load(run, device=device, precision=precision, batch_size=batch_size, match=match, flips=flips)
+    data = runs.existing(Path(source))
+    return predict_files(predictor, data, out=Path(out), overlays=overlays, key=key, csv=csv)
 
 
 def load(
@@ -183,11 +193,14 @@ def load(
     precision: PrecisionChoice = "auto",
     batch_size: int = 8,
     match: Matching = "none",
+    flips: Flips = "none",
 ) -> Predictor:
-    """The model of a run or of a bundle, ready to predict; see `Predictor` for `match`.
+    """The model of a run or of a bundle, ready to predict; see `Predictor` for `match` and `flips`.
 
     Raises:
         RunError: there is no bundle, or it is damaged.
         WeightsError: its weights do not fit.
     """
-    return load_predictor(Path(run), device=device, precision=precision, batch_size=batch_size, match=match)
+    return load_predictor(
+        Path(run), device=device, precision=precision, batch_size=batch_size, match=match, flips=flips
+    )

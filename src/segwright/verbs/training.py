@@ -96,6 +96,49 @@ def resume(
     return folder
 
 
+def refit(
+    run: str | Path,
+    *,
+    name: str | None = None,
+    out: str | Path = "runs",
+    epochs: int | None = None,
+    overrides: Mapping[str, object] | Iterable[str] = (),
+    progress: bool = True,
+) -> Path:
+    """Train a run once more, on its training and validation images together; see `segwright.training.refit`.
+
+    Args:
+        run: its folder.
+        name: of the new run; none: that of the run with `-refit`.
+        out: the folder of all runs.
+        epochs: in place of those that the kept weights of the run had.
+        overrides: other keys of the recipe to change.
+        progress: show how far it is.
+
+    Returns:
+        The folder of the new run, which has no score.
+
+    Raises:
+        SegwrightError: there is no such run, its images changed, its schedule waits for validations, or the name is
+            taken.
+    """
+    from rich.console import Console
+
+    from segwright.training.follow import follow
+    from segwright.training.refit import refit_of
+    from segwright.training.stages import train_in_stages
+
+    folder = runs.find_run(Path(run))
+    changes = runs.assignments(overrides)
+    follow(override(runs.recipe_of(folder), changes).training.devices)
+    target = runs.new_run(Path(out), name=name or f"{folder.resolve().name}-refit", source=folder)
+    found = refit_of(folder, epochs=epochs, changes=changes, progress=progress)
+    Console(stderr=True, quiet=not progress, highlight=False).print(one_line(str(found)), markup=False, soft_wrap=True)
+    train_in_stages(found.recipe, run=target, start_from=found.start_from, progress=progress)
+    _score_and_report(target, progress=progress)
+    return target
+
+
 def refuse_poison(recipe: Recipe, *, source: Path, progress: bool) -> None:
     """Say what is worth a look, and stop on what would spoil the training.
 
@@ -139,7 +182,9 @@ def _first(ids: Sequence[str]) -> str:
 
 
 def _score_and_report(run: Path, *, progress: bool) -> None:
-    from segwright.verbs.models import evaluate, report
+    from segwright.verbs.models import evaluate
+    from segwright.verbs.results import report
 
-    evaluate(run, progress=progress)
+    if runs.recipe_of(run).data.split.refit is None:
+        evaluate(run, progress=progress)
     report(run)

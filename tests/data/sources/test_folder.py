@@ -61,6 +61,13 @@ def found(root: Path) -> dict[str, tuple[str, str | None, str | None]]:
             "test/c": ("test/images/c.png", "test/masks/c.png", "test"),
         },
         {"u_leftImg8bit": ("leftImg8bit/u_leftImg8bit.png", "gtFine/u_gtFine_labelIds.png", None)},
+        {"image_0": ("image_0.jpg", "label_0.png", None), "image_1": ("image_1.jpg", "label_1.png", None)},
+        {"seg_0": ("images/seg_0.png", "masks/seg_0_gt.png", None), "0": ("images/0.png", "masks/mask_0.png", None)},
+        {"000": ("original_images/000.png", "label_images_semantic/000.png", None)},
+        {
+            "train_images/a": ("train_images/a.jpg", "train_masks/a_lab.png", "train"),
+            "test_images/c": ("test_images/c.jpg", None, "test"),
+        },
     ],
 )
 def test_layouts(tmp_path, expected):
@@ -86,12 +93,47 @@ def test_synonyms_of_sides(tmp_path, name, side):
 
 @pytest.mark.parametrize(
     "ending",
-    ["_mask", "_masks", "_gt", "_label", "_labels", "_L", "-mask", ".mask", "_seg", "_segmentation", "_groundtruth",
-     "_gtFine_labelIds", "_gtFine_labelTrainIds"],
+    ["_mask", "_masks", "_gt", "_label", "_labels", "_lab", "_L", "-mask", ".mask", "_seg", "_segmentation",
+     "_groundtruth", "_gtFine_labelIds", "_gtFine_labelTrainIds"],
 )  # fmt: skip
 def test_names_match_without_the_usual_endings(tmp_path, ending):
     lay(tmp_path, "images/a.jpg", "images/b.jpg", f"masks/a{ending}.png", f"masks/b{ending}.png")
     assert [one.mask for one in open_source(tmp_path).samples] == [f"masks/a{ending}.png", f"masks/b{ending}.png"]
+
+
+@pytest.mark.parametrize("start", ["mask_", "label_", "Labels-", "gt_", "seg_", "lab."])
+def test_names_match_without_the_usual_beginnings(tmp_path, start):
+    lay(tmp_path, "images/x/img_000.jpg", "images/001.jpg", f"masks/x/{start}000.png", f"masks/{start}001.png")
+    pairs = {one.image: one.mask for one in open_source(tmp_path).samples}
+    assert pairs == {
+        "images/001.jpg": f"masks/{start}001.png", "images/x/img_000.jpg": f"masks/x/{start}000.png",
+    }  # fmt: skip
+    assert all(takes_for_mask(tmp_path / image, tmp_path / str(mask)) for image, mask in pairs.items())
+    assert not takes_for_mask(tmp_path / "images/001.jpg", tmp_path / f"masks/{start}0010.png")
+
+
+@pytest.mark.parametrize("told", ["class_dict.csv", "class_dict_seg.csv", "data.yaml"])
+def test_photos_whose_labels_are_called_otherwise_and_coded_in_colours(tmp_path, told, rng):
+    """As drone photos come: 000.jpg and label_000.png, with a table of colours beside them or in a card."""
+    colors = [(0, 0, 0), (128, 64, 128), (130, 76, 0), (0, 102, 0), (112, 103, 87)]
+    names = ["clutter", "paved", "dirt", "grass", "gravel"]
+    root = tmp_path / "drone"
+    truth = rng.integers(0, 4, (3, 12, 16)).astype(np.uint8)
+    for number, mask in enumerate(truth):
+        lay(root, f"original_images/{number:03d}.jpg", f"label_images_semantic/label_{number:03d}.png")
+        Image.fromarray(np.zeros((12, 16, 3), np.uint8)).save(root / f"original_images/{number:03d}.jpg")
+        label = root / f"label_images_semantic/label_{number:03d}.png"
+        Image.fromarray(np.array(colors, np.uint8)[mask]).save(label)
+    lines = [f"{name}, {r}, {g}, {b}" for name, (r, g, b) in zip(names, colors, strict=True)]
+    if told == "data.yaml":
+        card = {"source": "drone", "classes": names, "colors": colors}
+        (tmp_path / told).write_text(json.dumps(card))
+    else:
+        (root / told).write_text("\n".join(["name, r, g, b", *lines]) + "\n")
+    source = open_source(tmp_path / told if told == "data.yaml" else root)
+    assert (source.classes.names, source.classes.colors) == (tuple(names), tuple(colors))
+    for sample, mask in zip(source.samples, truth, strict=True):
+        np.testing.assert_array_equal(source.read_mask(sample), mask)
 
 
 def test_an_image_whose_own_name_ends_like_a_mask_keeps_its_mask(tmp_path):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segwright.data.card import write_card
-from segwright.data.sources import Source, open_source
+from segwright.data.sources import Source, open_loosely, open_source
 from segwright.data.sources.classes import code_of, color_of, default_colors
 from segwright.data.sources.masks import MaskCoding
-from segwright.errors import MaskError
+from segwright.errors import DataError, MaskError
 from segwright.files import write_mask
 
 RED, GREEN, BLACK = (200, 0, 0), (0, 200, 0), (0, 0, 0)
@@ -149,6 +149,33 @@ def test_values_given_by_the_user(tmp_path):
     assert read(source) == [[1, 0, 255], [0, 255, 1]]
     with pytest.raises(MaskError, match=r"masks/00.png: holds value 0, which belongs to no class"):
         open_source(root, mask_values=(26, 7))
+
+
+def test_several_values_may_be_one_class(tmp_path):
+    root = pairs(tmp_path, blocks(0, 1, 2, 7), blocks(7, 4, 255, 1))
+    given = ((1, 4), 0, (2, 7))
+    for source in (
+        open_source(root, names=("rock", "sky", "soil"), mask_values=given),
+        open_loosely(root, names=("rock", "sky", "soil"), mask_values=given, progress=False).source,
+    ):
+        assert read(source) == [[1, 0, 2, 2], [2, 0, 255, 0]]
+        assert source.classes.names == ("rock", "sky", "soil")
+        assert (source.coding.values, source.coding.of_classes) == ((1, 0, 2), given)
+    write_card(tmp_path / "data.yaml", source.as_card())
+    assert read(open_source(tmp_path / "data.yaml")) == [[1, 0, 2, 2], [2, 0, 255, 0]]
+    with pytest.raises(MaskError, match="value 7, which belongs to no class"):
+        open_source(root, mask_values=((1, 4), 0, 2))
+    with pytest.raises(DataError, match="value 2 stands for two classes"):
+        open_source(root, mask_values=((1, 4), (0, 2), (2, 7)))
+    with pytest.raises(DataError, match="2 class names for 3 mask values"):
+        open_source(root, names=("a", "b"), mask_values=given)
+
+
+def test_several_colours_may_be_one_class(tmp_path):
+    given = ((code_of(RED), code_of(GREEN)), code_of(BLACK))
+    source = open_source(pairs(tmp_path, painted(GREEN, RED, BLACK)), mask_values=given, void_values=())
+    assert read(source) == [[0, 0, 1]]
+    assert source.classes.colors == (RED, BLACK)
 
 
 def test_a_value_that_no_class_owns_is_named_with_its_file(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from segwright.data.sources import open_source
 from segwright.data.sources.voc import VOC_NAMES, find_voc, voc_color
 from segwright.errors import DataError
 from segwright.files import write_mask
+from segwright.recipe import make_recipe
+from segwright.training.preparation import prepare
 
 PALETTE = np.array([voc_color(label) for label in range(21)], dtype=np.uint8)
 
@@ -29,7 +32,7 @@ def devkit(root: Path, sides: dict[str, list[str]], *, unmasked: tuple[str, ...]
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     for place, name in enumerate(dict.fromkeys(name for names in sides.values() for name in names), start=1):
-        Image.fromarray(np.full((12, 10, 3), 90, np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
+        Image.fromarray(np.full((12, 10, 3), 60 + 10 * place, np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
         if name not in unmasked:
             write_mask(root / "SegmentationClass" / f"{name}.png", labels(place), PALETTE)
     for side, names in sides.items():
@@ -115,6 +118,25 @@ def test_a_folder_that_is_no_devkit(tmp_path):
     (tmp_path / "SegmentationClass").mkdir()
     with pytest.raises(DataError, match="holds no masks"):
         open_source(tmp_path)
+
+
+def test_the_kit_of_2007_as_it_is_unpacked(tmp_path):
+    """Photos of other tasks lie among those that are labelled; masks of objects and boxes lie beside."""
+    sides = {"train": ["000032", "000039"], "val": ["000063"], "test": ["000068", "000175"]}
+    root = devkit(tmp_path / "VOCdevkit/VOC2007", sides)
+    lists = root / "ImageSets/Segmentation"
+    (lists / "trainval.txt").write_text("000032\n000039\n000063\n")
+    for folder, name in (("ImageSets/Main", "aeroplane_train.txt"), ("Annotations", "000005.xml")):
+        (root / folder).mkdir()
+        (root / folder / name).write_text("")
+    shutil.copytree(root / "SegmentationClass", root / "SegmentationObject")
+    shutil.copy(root / "JPEGImages/000032.jpg", root / "JPEGImages/000005.jpg")
+    for path in (root, root.parent):
+        recipe = make_recipe({"data": {"path": str(path)}})
+        images = prepare(recipe, progress=False)
+        assert images.split == {one: side for side, ids in sides.items() for one in ids}
+        assert images.classes.names == VOC_NAMES
+        np.testing.assert_array_equal(images.pack.mask(images.pack.ids.index("000063")), labels(3))
 
 
 def test_ids_with_blanks(tmp_path):

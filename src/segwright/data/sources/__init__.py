@@ -38,7 +38,7 @@ def open_source(
     format: AskedFormat = "auto",  # noqa: A002  # the word users know
     names: Sequence[str] = (),
     colors: Sequence[Color] = (),
-    mask_values: Sequence[int] = (),
+    mask_values: Sequence[int | Sequence[int]] = (),
     void_values: Sequence[int] = (255,),
     nearest: bool = False,
     masks: bool = True,
@@ -50,7 +50,7 @@ def open_source(
         format: the reader, where the guess would be wrong.
         names: class names in label order; else taken from a class file, else `class 0`, `class 1`, ...
         colors: one a class; for colour-coded masks, the table.
-        mask_values: the stored value of each class, where masks do not hold 0..K-1.
+        mask_values: the stored value of each class, where masks do not hold 0..K-1, or values that are one class.
         void_values: stored values that are no class.
         nearest: read a stored value that is none of these as the nearest one; needs mask_values or colors.
         masks: False where only the images are wanted; masks are then not looked at.

@@ -149,7 +149,7 @@ def _side(
         )
     table.images[image_key] = images
     if mask is not None and mask_key is not None:
-        table.masks[mask_key] = mask
+        table.masks[mask_key], table.mask_of[image_key] = mask, mask_key
     groups = _groups(stored, keys.get("group"), count=len(images), path=path)
     return [
         Sample(id="", image=image_key, mask=mask_key, row=row, split=side, group=groups[row] if groups else None)

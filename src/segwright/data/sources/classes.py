@@ -1,9 +1,9 @@
 """Names and colours of classes: read from the small files that lie beside data sets, or a fixed set.
 
 Read are `classes.txt`, `class_names.txt`, `labels.txt` (a name a line), `classes.json` (names, or names with values or
-colours), `class_dict.csv` (name, r, g, b), `label_colors.txt` (r g b name, as in CamVid) and `labelmap.txt`
-(name:r,g,b, as written by CVAT). The fixed colours are those of Okabe and Ito, then Paul Tol's muted set, which
-colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/, https://sronpersonalpages.nl/~pault/).
+colours), `class_dict.csv` or `class_dict_seg.csv` (name, r, g, b), `label_colors.txt` (r g b name, as in CamVid) and
+`labelmap.txt` (name:r,g,b, as written by CVAT). The fixed colours are those of Okabe and Ito, then Paul Tol's muted
+set, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/, https://sronpersonalpages.nl/~pault/).
 """
 
 from __future__ import annotations
@@ -163,6 +163,7 @@ _PARSERS: dict[str, Callable[[Path], ClassHint]] = {
     "class_names.txt": _names_by_line,
     "labels.txt": _names_by_line,
     "class_dict.csv": _color_csv,
+    "class_dict_seg.csv": _color_csv,
     "label_colors.txt": _names_and_colors_by_line,
     "labelmap.txt": _label_map,
 }

@@ -4,10 +4,12 @@
     train/ val/ test/                  each with images/ and masks/ inside (test may hold images alone)
     images/train masks/train ...       the same the other way round
     train/ trainannot/ val/ valannot/  as in SegNet's CamVid
+    train_images/ train_masks/ ...     a folder for each side of each kind
     a.jpg a_mask.png b.jpg b_mask.png  pairs side by side
     a.jpg b.jpg                        no masks: images to predict
 
-A mask belongs to an image when their names are equal, once endings such as `_mask`, `_gt` or `_L` are taken off.
+A mask belongs to an image when their names are equal, once endings such as `_mask`, `_gt` or `_L`, or beginnings such
+as `label_`, are taken off.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ _IMAGE_FOLDERS = [
     "inputs",
     "frames",
     "leftimg8bit",
+    "original_images",
     "x",
 ]
 _MASK_FOLDERS = [
@@ -50,6 +53,9 @@ _MASK_FOLDERS = [
     "mask",
     "labels",
     "label",
+    "label_images",
+    "label_images_semantic",
+    "images_semantic",
     "annotations",
     "annotation",
     "annot",
@@ -64,10 +70,15 @@ _MASK_FOLDERS = [
     "y",
 ]
 _MASK_ENDING = re.compile(
-    r"[_\-. ](gtfine_label(train)?ids|labelids|masks?|gt|labels?|l|seg|segmentation|annotation|groundtruth)$",
+    r"[_\-. ](gtfine_label(train)?ids|labelids|masks?|gt|labels?|lab|l|seg|segmentation|annotation|groundtruth)$",
     re.IGNORECASE,
 )
+_MASK_START = re.compile(
+    r"(^|/)(masks?|gt|labels?|lab|seg|segmentation|annotation|groundtruth)[_\-. ](?=[^/]+$)", re.IGNORECASE
+)
 _IMAGE_ENDING = re.compile(r"[_\-. ](image|img|rgb|leftimg8bit)$", re.IGNORECASE)
+_IMAGE_START = re.compile(r"(^|/)(image|img|photo|picture|rgb)[_\-. ](?=[^/]+$)", re.IGNORECASE)
+_OF_A_SIDE = re.compile(r"[_\- ]?(images?|imgs?|photos|pictures|frames)$", re.IGNORECASE)
 _BESIDE = re.compile(r"[_\- ]?(annot|annotations?|masks?|labels?|gt)$", re.IGNORECASE)
 
 
@@ -116,25 +127,38 @@ def list_folder(root: Path) -> Listing:
 def takes_for_mask(image: Path, mask: Path) -> bool:
     """Whether a file would be read as the mask of an image, should the folder above both be trained on."""
     if mask.parent == image.parent:
-        bare = _MASK_ENDING.sub("", mask.stem)
-        return mask.stem == image.stem or (mask.stem != bare and bare in _names_of(image.stem))
+        bare = {name for name in _mask_names(mask.stem) if name != mask.stem}
+        return mask.stem == image.stem or not bare.isdisjoint(_names_of(image.stem))
     apart = next(place for place, pair in enumerate(zip(image.parts, mask.parts, strict=False)) if pair[0] != pair[1])
     (its, *below), (other, *beside) = image.parts[apart:], mask.parts[apart:]
     if not beside:
         return False
-    name = _MASK_ENDING.sub("", Path(*beside).with_suffix("").as_posix())
+    names = set(_mask_names(Path(*beside).with_suffix("").as_posix()))
     if not below:  # the image lies beside the folder of masks
-        return other.lower() in _MASK_FOLDERS and name in _names_of(image.stem)
-    return _mean_a_pair(its.lower(), other.lower()) and name in _names_of(Path(*below).with_suffix("").as_posix())
+        return other.lower() in _MASK_FOLDERS and not names.isdisjoint(_names_of(image.stem))
+    its_names = _names_of(Path(*below).with_suffix("").as_posix())
+    return _mean_a_pair(its.lower(), other.lower()) and not names.isdisjoint(its_names)
 
 
-def _names_of(stem: str) -> tuple[str, str]:
-    """How the mask of an image may be called."""
-    return stem, _IMAGE_ENDING.sub("", stem)
+def _names_of(stem: str) -> tuple[str, str, str]:
+    """How the mask of an image may be called: as it, or without what says that it is an image."""
+    return stem, _IMAGE_ENDING.sub("", stem), _IMAGE_START.sub(r"\1", stem)
+
+
+def _mask_names(stem: str) -> tuple[str, str, str, str]:
+    """How the image of a mask may be called: as it, or without what says that it is a mask."""
+    start = _MASK_START.sub(r"\1", stem)
+    return stem, _MASK_ENDING.sub("", stem), start, _MASK_ENDING.sub("", start)
+
+
+def _side_in(name: str) -> str:
+    """`train` of `train_images`."""
+    return _OF_A_SIDE.sub("", name)
 
 
 def _mean_a_pair(images: str, masks: str) -> bool:
-    beside = images in SPLIT_WORDS and masks.startswith(images) and _BESIDE.fullmatch(masks[len(images) :])
+    side = _side_in(images)
+    beside = side in SPLIT_WORDS and masks.startswith(side) and _BESIDE.fullmatch(masks[len(side) :])
     voc = (images, masks) == ("jpegimages", "segmentationclass")
     return bool(beside) or voc or (images in _IMAGE_FOLDERS and masks in _MASK_FOLDERS)
 
@@ -172,9 +196,10 @@ def _by_sides(root: Path, margin: Margin) -> list[Sample]:
         if first is not child and child.name.lower() in SPLIT_WORDS:
             raise _mean_the_same([first, child], root)
     samples: list[Sample] = []
-    for name, folder in folders.items():
+    for key, folder in folders.items():
+        name = _side_in(key)
         side = SPLIT_WORDS.get(name)
-        if side is None:
+        if side is None or (name != key and name in folders):
             continue
         beside = [
             other for key, other in folders.items() if key.startswith(name) and _BESIDE.fullmatch(key[len(name) :])
@@ -250,12 +275,8 @@ def _side_by_side(folder: Path, root: Path, *, margin: Margin) -> list[Sample]:
     """Pictures in one folder: those whose name is another's plus `_mask` or the like are masks."""
     pictures = pictures_below(folder)
     _require_no_mask_folders(pictures, folder)
-    names = {_stem(path, folder) for path in pictures} | {_bare(path, folder, _IMAGE_ENDING) for path in pictures}
-    masks = [
-        path
-        for path in pictures
-        if _MASK_ENDING.search(_stem(path, folder)) and _bare(path, folder, _MASK_ENDING) in names
-    ]
+    names = {name for path in pictures for name in _names_of(_stem(path, folder))}
+    masks = [path for path in pictures if _is_named_like_a_mask(_stem(path, folder), names)]
     images = sorted(set(pictures) - set(masks))
     return _pair(images, masks, folders=(folder, folder), root=root, margin=margin)
 
@@ -280,8 +301,8 @@ def _stem(path: Path, folder: Path) -> str:
     return without_ending(path, below=folder)
 
 
-def _bare(path: Path, folder: Path, ending: re.Pattern[str]) -> str:
-    return ending.sub("", _stem(path, folder))
+def _is_named_like_a_mask(stem: str, names: set[str]) -> bool:
+    return any(name != stem and name in names for name in _mask_names(stem))
 
 
 def _pair(
@@ -289,15 +310,15 @@ def _pair(
 ) -> list[Sample]:
     """Match masks to images by name; an image with two masks gets the first, and is a stray."""
     stems = [_stem(path, folders[0]) for path in images]
-    known = set(stems)
+    known = {name for stem in stems for name in _names_of(stem)}
     by_name: defaultdict[str, list[Path]] = defaultdict(list)
     for mask in masks:
         stem = _stem(mask, folders[1])
         # An image may itself be called `a_L`: then the mask `a_L` is its own and not that of `a`.
-        by_name[stem if stem in known else _bare(mask, folders[1], _MASK_ENDING)].append(mask)
+        by_name[next((name for name in _mask_names(stem) if name in known), stem)].append(mask)
     samples, taken = [], set()
     for image, stem in zip(images, stems, strict=True):
-        found = by_name.get(stem) or by_name.get(_bare(image, folders[0], _IMAGE_ENDING)) or []
+        found = next((by_name[name] for name in _names_of(stem) if name in by_name), [])
         if len(found) > 1:
             both = " and ".join(f"'{mask.relative_to(root).as_posix()}'" for mask in found[:2])
             name = image.relative_to(root).as_posix()

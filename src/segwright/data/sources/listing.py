@@ -56,10 +56,12 @@ class ArrayTable:
     Attributes:
         images: key -> (N, C, H, W) uint8, uint16 or float32.
         masks: key -> (N, H, W) integers, the values as stored.
+        mask_of: key of images -> key of their masks; images without masks stand not in it.
     """
 
     images: dict[str, np.ndarray] = field(default_factory=dict)
     masks: dict[str, np.ndarray] = field(default_factory=dict)
+    mask_of: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def open_loosely(
     format: AskedFormat = "auto",  # noqa: A002  # the word users know
     names: Sequence[str] = (),
     colors: Sequence[Color] = (),
-    mask_values: Sequence[int] = (),
+    mask_values: Sequence[int | Sequence[int]] = (),
     void_values: Sequence[int] = (255,),
     progress: bool = True,
 ) -> Loose:

@@ -6,6 +6,8 @@ A mask's stored values become labels 0..K-1, or 255 where no class is meant. Kin
     values   class k has the value `values[k]`                (0 and 255, spread grays, labels from 1, Cityscapes ids)
     rgb      class k has the colour `values[k]`, as 0xRRGGBB  (RGB pictures, and palettes that differ from file to file)
 
+Several values may be one class: the first stands in `values`, the others in `merged`.
+
 A coding that reads `nearest` gives values between those of the classes, such as the soft edges of a scaled mask, the
 label of the nearest value or colour.
 
@@ -40,23 +42,33 @@ class MaskCoding:
         values: the stored value (or 0xRRGGBB) of class 0, 1, ...
         void: stored values that are no class.
         nearest: read a value that no class owns as the nearest one that is owned; else it is refused.
+        merged: further stored values, each with the label of the class that it is taken for.
     """
 
     kind: Literal["index", "values", "rgb"]
     values: tuple[int, ...]
     void: tuple[int, ...] = (IGNORE_INDEX,)
     nearest: bool = False
+    merged: tuple[tuple[int, int], ...] = ()
 
     @property
     def owned(self) -> frozenset[int]:
         """All stored values that mean something, void ones too."""
-        return frozenset((*self.values, *self.void))
+        return frozenset((*self.values, *self.void, *(value for value, _ in self.merged)))
+
+    @property
+    def of_classes(self) -> tuple[int | tuple[int, ...], ...]:
+        """The stored value of each class, or its several values."""
+        more: dict[int, list[int]] = {}
+        for value, label in self.merged:
+            more.setdefault(label, []).append(value)
+        return tuple((first, *more[k]) if k in more else first for k, first in enumerate(self.values))
 
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
         """Known stored values in rising order, and the label of each."""
         known = dict.fromkeys(self.void, IGNORE_INDEX)
-        known |= {value: label for label, value in enumerate(self.values)}
+        known |= {value: label for label, value in enumerate(self.values)} | dict(self.merged)
         order = sorted(known)
         return np.array(order, dtype=np.int64), np.array([known[value] for value in order], dtype=np.uint8)
 

@@ -39,7 +39,7 @@ class Asked:
 
     names: Sequence[str] = ()
     colors: Sequence[Color] = ()
-    mask_values: Sequence[int] = ()
+    mask_values: Sequence[int | Sequence[int]] = ()
     void_values: Sequence[int] = (255,)
     nearest: bool = False
 
@@ -74,10 +74,11 @@ class Known:
     Attributes:
         names: from the user, the card or a class file; may be empty, as may the next two.
         colors: one a class.
-        mask_values: the stored value of each class.
+        mask_values: the stored value of each class, then those of `merged`.
         num_classes: None where nothing tells it.
         void_values: stored values that are no class.
         nearest: values in between are read as the nearest class.
+        merged: further stored values, each with the label that it is taken for.
     """
 
     names: tuple[str, ...]
@@ -86,6 +87,7 @@ class Known:
     num_classes: int | None
     void_values: tuple[int, ...]
     nearest: bool
+    merged: tuple[tuple[int, int], ...] = ()
 
 
 def begin(path: Path, asked: Asked, *, format: AskedFormat, masks: bool) -> Beginning:  # noqa: A002  # the word users know
@@ -127,9 +129,12 @@ def known(beginning: Beginning) -> Known:
     asked, hint = beginning.asked, beginning.listing.hint
     colors = tuple(asked.colors) or (hint.colors if hint is not None and not asked.names else ())
     names = tuple(asked.names) or (hint.names if hint is not None else ())
-    stored = tuple(asked.mask_values) or (hint.values if hint is not None and not asked.names else ())
+    given = [(one,) if isinstance(one, int) else tuple(one) for one in asked.mask_values]
+    stored = tuple(first for first, *_ in given) or (hint.values if hint is not None and not asked.names else ())
+    merged = tuple((value, label) for label, (_, *more) in enumerate(given) for value in more)
     num_classes = len(names) or len(stored) or len(asked.colors) or None
-    return Known(names, colors, stored, num_classes, tuple(asked.void_values), asked.nearest)
+    stored += tuple(value for value, _ in merged)
+    return Known(names, colors, stored, num_classes, tuple(asked.void_values), asked.nearest, merged)
 
 
 def finish(beginning: Beginning, told: Known, found: Found | None) -> Source:
@@ -146,8 +151,10 @@ def finish(beginning: Beginning, told: Known, found: Found | None) -> Source:
     if found is None:
         found = Found(MaskCoding("index", tuple(range(told.num_classes or 1)), told.void_values))
     listing, values = beginning.listing, found.coding.values
-    count = len(values)
-    if len(set(values)) < count:
+    # Where colours tell the classes, values do not.
+    merged = told.merged if values == told.mask_values else ()
+    count = len(values) - len(merged)
+    if len(set(values)) < len(values):
         twice = next(value for value in values if values.count(value) > 1)
         what = shown(twice, colored=found.coding.kind == "rgb")
         where = beginning.card_path or listing.root
@@ -160,14 +167,14 @@ def finish(beginning: Beginning, told: Known, found: Found | None) -> Source:
         )
     classes = ClassSet(
         names=told.names or tuple(f"class {label}" for label in range(count)),
-        colors=told.colors or found.colors or default_colors(count),
+        colors=told.colors or found.colors[:count] or default_colors(count),
     )
     source = Source(
         root=listing.root,
         format=listing.format,
         samples=listing.samples,
         classes=classes,
-        coding=found.coding,
+        coding=replace(found.coding, values=values[:count], merged=merged),
         notes=(*listing.notes, *found.notes),
         other_files=listing.files,
         own_names=listing.hint.names if listing.hint is not None else (),

@@ -137,7 +137,7 @@ class Source:
             "format": self.format,
             "classes": list(self.classes.names),
             "colors": [list(color) for color in self.classes.colors],
-            "mask_values": [] if self.coding.kind == "rgb" else list(self.coding.values),
+            "mask_values": [] if self.coding.kind == "rgb" else list(self.coding.of_classes),
             "void_values": list(self.coding.void),
             "nearest": self.coding.nearest,
             "split": str(self.split_file.resolve()) if self.split_file is not None else (sides or None),
