@@ -63,7 +63,7 @@ def choose_precision(name: PrecisionChoice, *, device: torch.device) -> Precisio
 
 def cpu_is_fast_with_bf16() -> bool:
     """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX) rather than by conversion."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch gives it no types
         return False
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check is not None and bool(check()) for check in checks)

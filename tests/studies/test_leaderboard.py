@@ -13,6 +13,7 @@ from segwright.errors import RecipeError, RunError
 from segwright.files import read_json, read_yaml, write_json, write_yaml
 from segwright.metrics import score
 from segwright.recipe import make_recipe
+from segwright.runs import stages_folder
 from segwright.studies.entries import plan_of
 from segwright.studies.grid import read_study, trials
 from segwright.studies.leaderboard import board
@@ -49,6 +50,16 @@ def test_rows_stand_in_order_with_means_over_seeds(write_study: Out) -> None:
     assert math.isnan(best.iou[0])
     assert np.mean(best.iou[1:]) == pytest.approx(best.miou.estimate)
     assert (best.cost.minutes, best.cost.parameters, best.cost.images_per_second) == (2.0, 108, 200.0)
+
+
+def test_the_minutes_of_a_run_are_those_of_its_stages_too(write_study: Out) -> None:
+    out = write_study({"ce": 0.70, "dice": 0.80, "jaccard": 0.75})
+    for trial in trials(read_study(out / "study.yaml")):
+        for name, seconds in (("1-base", 60.0), ("2-fusion", 30.0)):
+            stage = stages_folder(out / "runs" / trial.name) / name
+            stage.mkdir(parents=True)
+            (stage / "metrics.jsonl").write_text(f'{{"seconds": 1.0}}\n{{"seconds": {seconds}}}\n', encoding="utf-8")
+    assert board(plan_of(out)).rows[0].cost.minutes == 3.5
 
 
 def test_a_real_difference_is_told_and_a_small_one_is_too_close(write_study: Out) -> None:

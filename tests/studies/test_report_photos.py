@@ -4,6 +4,7 @@ images that can be read; the images are generated, laid out as the real ones are
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from segwright.studies.grid import Study, Trial, read_study, trials
 from segwright.studies.needs import require_needs
 
 STUDIES = Path(__file__).parents[2] / "studies"
-CAMVID = STUDIES.parents[1] / "shared" / "data" / "camvid"
+CAMVID = Path(os.environ.get("SEGWRIGHT_DATA") or STUDIES.parents[1] / "shared" / "data") / "camvid"
 FILES = [path.relative_to(STUDIES).as_posix() for path in sorted(STUDIES.glob("00[234]-*/*.yaml"))]
 PUBLISHED = ["002-voc2007/study.yaml", "003-drone/study.yaml", "003-drone/binary.yaml", "004-flood/study.yaml"]
 
@@ -203,7 +204,7 @@ def test_neighbours_in_a_video_stand_on_one_side(file, sizes):
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not CAMVID.is_dir(), reason=f"{CAMVID} is absent")
+@pytest.mark.skipif(not CAMVID.is_dir(), reason=f"{CAMVID} is absent; SEGWRIGHT_DATA names the folder of data")
 @pytest.mark.parametrize("file", ["003-drone/camvid-400.json", "004-flood/camvid-261.json"])
 def test_its_frames_are_there(file):
     ids = [sample.id for sample in list_folder(CAMVID).samples]

@@ -185,7 +185,7 @@ class _Meter:
         with autocast(self._precision, device=self._device):
             loss = self._module.training_step(batch, 0)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         self._optimizer.step()
         return self._since(began)
 

@@ -22,6 +22,7 @@ from jaxtyping import Float32, Int64
 from segwright.errors import DataError
 from segwright.files import read_arrays, read_json
 from segwright.metrics import Definition, class_counts, dropped_classes, score_counts, scored_classes
+from segwright.runs import stages_folder
 from segwright.types import ClassSet
 
 _TAIL_BYTES = 4096
@@ -35,7 +36,7 @@ class Cost:
     """What a run cost.
 
     Attributes:
-        minutes: of training.
+        minutes: of training, with all stages.
         parameters: of the model.
         images_per_second: that it labels, as measured when it was scored.
     """
@@ -142,7 +143,15 @@ class Reader:
 
 
 def minutes_of(run: Path) -> float | None:
-    """How long a run was trained, by the last line of its `metrics.jsonl` that is whole."""
+    """How long a run was trained, its stages included; None where nothing tells."""
+    last = _minutes_of_part(run)
+    if last is None:
+        return None
+    return last + sum(_minutes_of_part(stage) or 0.0 for stage in stages_folder(run).glob("*-*"))
+
+
+def _minutes_of_part(run: Path) -> float | None:
+    """Of a run or a stage, by the last line of its `metrics.jsonl` that is whole."""
     try:
         with (run / "metrics.jsonl").open("rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
