@@ -16,7 +16,8 @@ from segwright.files import write_arrays, write_json, write_text, write_yaml
 from segwright.metrics import boundary_counts
 from segwright.recipe import Recipe, override, write_recipe
 from segwright.reporting.contents import flat, read_run
-from segwright.reporting.page import duration, interval, percent, write_report
+from segwright.reporting.frame import duration, interval, percent
+from segwright.reporting.page import write_report
 from segwright.types import ClassSet
 
 VOID_TAGS = {"meta", "img", "br", "link", "input", "hr"}

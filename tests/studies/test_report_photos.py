@@ -114,7 +114,8 @@ def test_a_study_stands_anywhere_and_says_what_is_missing(name, away):
 @pytest.mark.parametrize("name", [name for name in FILES if "standin" in name])
 def test_a_stand_in_gives_every_row_the_same_minutes(name):
     rows = trials_of(name)
-    assert {(row.recipe["training"]["minutes"], row.recipe["training"]["epochs"]) for row in rows} == {(3, None)}
+    spent = {(row.recipe["training"]["minutes"], row.recipe["training"]["epochs"]) for row in rows}
+    assert spent in ({(1.5, None)}, {(2, None)})
     assert {row.seed for row in rows} == {0}
     theirs = {trial.row for trial in trials_of(f"{Path(name).parent}/study.yaml")}
     assert {row.row for row in rows} == theirs - {"DeepLabV3+ ResNet-152", "DeepLabV3+ Xception"}

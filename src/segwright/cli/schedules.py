@@ -33,7 +33,7 @@ def schedules(
 
 
 def _draw(path: Path) -> None:
-    from segwright import pictures
+    from segwright import charts
     from segwright.errors import OutputError
     from segwright.files import write_text
     from segwright.optim import SCHEDULES, Shape, schedule_factor
@@ -50,4 +50,4 @@ def _draw(path: Path) -> None:
         for name in SCHEDULES
         if name != "plateau"
     }
-    write_text(path, pictures.schedules(shares, lines))
+    write_text(path, charts.schedules(shares, lines))

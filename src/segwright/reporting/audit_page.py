@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from markupsafe import Markup
 
-from segwright import pictures
+from segwright import charts, pictures
 from segwright.errors import DataError, OutputError
 from segwright.files import read_image, read_json, read_raw_mask, write_text
-from segwright.reporting.page import GENERATOR, data_uri, environment, is_report
+from segwright.reporting.frame import GENERATOR, data_uri, environment, is_report
 from segwright.types import ClassSet
 
 View = Literal["image", "mask", "labels", "stored", "model", "outlines"]
@@ -131,13 +131,13 @@ def _light(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, Any
     """Light and colour of the training and the test pictures; None where they were not compared."""
     if not curves:
         return None
-    charts = [
-        pictures.share_curves(curve["edges"], {"training": curve["train"], "test": curve["test"]}, title=_SCALES[name])
+    drawn = [
+        charts.share_curves(curve["edges"], {"training": curve["train"], "test": curve["test"]}, title=_SCALES[name])
         for name, curve in curves.items()
         if name in facts
     ]
     return {
-        "charts": [Markup(chart) for chart in charts],  # noqa: S704  # matplotlib escapes the texts
+        "charts": [Markup(chart) for chart in drawn],  # noqa: S704  # matplotlib escapes the texts
         "rows": [{"name": _SCALES[name], **facts[name]} for name in _SCALES if name in facts],
         "counts": (facts["training_pictures"], facts["test_pictures"]),
         "recipe": facts["recipe"],

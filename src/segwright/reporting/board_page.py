@@ -10,11 +10,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from segwright import pictures
+from segwright import charts
 from segwright.errors import OutputError
 from segwright.files import write_text
 from segwright.reporting.board_tables import FIGURE_KEYS, footnotes, p_text, said
-from segwright.reporting.page import GENERATOR, environment, is_report
+from segwright.reporting.frame import GENERATOR, environment, is_report
 from segwright.studies.leaderboard import Leaderboard, Row
 
 _COSTS = {
@@ -48,7 +48,7 @@ def render(table: Leaderboard) -> str:
         generator=Markup(GENERATOR),  # noqa: S704  # a constant
         version=importlib.metadata.version("segwright"),
         rows=[_line(table, row, low=min(lows, default=0.0), high=max(highs, default=1.0)) for row in table.rows],
-        charts=[Markup(chart) for chart in charts(table)],  # noqa: S704  # matplotlib escapes the texts
+        charts=[Markup(chart) for chart in cost_charts(table)],  # noqa: S704  # matplotlib escapes the texts
         figures={key: FIGURE_KEYS.get(key, key) for key in table.figures},
         footnotes=footnotes(table),
     )
@@ -77,14 +77,14 @@ def _line(table: Leaderboard, row: Row, *, low: float, high: float) -> dict[str,
     return {"row": row, "bar": bar, "said": said(table, row), "known": not math.isnan(row.miou.estimate)}
 
 
-def charts(table: Leaderboard) -> list[str]:
+def cost_charts(table: Leaderboard) -> list[str]:
     """The score against each cost that is known of two rows, as SVG."""
     found = []
     for key, label in _COSTS.items():
         points = {row.name: _point(row, cost) for row in table.rows if (cost := cost_of(row, key)) is not None}
         if len({point[0] for point in points.values()}) > 1:
             front = pareto_front({name: (point[0], point[1]) for name, point in points.items()})
-            found.append(pictures.score_against_cost(points, front=front, x_label=label, y_label="mIoU"))
+            found.append(charts.score_against_cost(points, front=front, x_label=label, y_label="mIoU"))
     return found
 
 

@@ -17,7 +17,7 @@ from segwright.errors import OutputError
 from segwright.files import atomic, write_text
 from segwright.reporting.board_page import known_number, signed_range
 from segwright.reporting.board_tables import p_text
-from segwright.reporting.page import GENERATOR, data_uri, environment, is_report
+from segwright.reporting.frame import GENERATOR, data_uri, environment, is_report
 from segwright.studies.compare import Compared, Kind, RunComparison, Side
 
 TITLES: Mapping[Kind, str] = {

@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from segwright import pictures
+from segwright import charts
 from segwright.errors import OutputError
 from segwright.files import write_text
-from segwright.reporting.page import GENERATOR, environment, is_report
+from segwright.reporting.frame import GENERATOR, environment, is_report
 from segwright.studies.tuned import OPTIMISM, Tried, Tuned, read_found
 
 
@@ -57,10 +57,10 @@ def _charts(found: Tuned) -> dict[str, Any]:
             best = max(best, trial.scores[first])
             rows.append({"trial": trial.number, "best": best, "score": trial.scores[first]})
     series = {"best": "best so far", "score": "this trial"}
-    charts = {"history": Markup(pictures.curves(rows, series, y_label=first, x_label="trial"))} if rows else {}  # noqa: S704  # as below
+    drawn = {"history": Markup(charts.curves(rows, series, y_label=first, x_label="trial"))} if rows else {}  # noqa: S704  # as below
     if found.importances:
         share = {"share": list(found.importances.values())}
         label = "share of the differences"
-        bars = pictures.class_bars(share, list(found.importances), x_label=label)
-        charts["importances"] = Markup(bars)  # noqa: S704  # matplotlib escapes the texts
-    return charts
+        bars = charts.class_bars(share, list(found.importances), x_label=label)
+        drawn["importances"] = Markup(bars)  # noqa: S704  # matplotlib escapes the texts
+    return drawn
