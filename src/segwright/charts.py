@@ -277,6 +277,33 @@ def score_against_cost(
         return _svg(figure, f"{y_label} against {x_label}")
 
 
+def learning_curve(
+    points: Sequence[tuple[float, float, float | None]], line: Sequence[tuple[float, float, float, float]]
+) -> str:
+    """Scores by the number of training images, the law through them and its interval, as SVG.
+
+    Args:
+        points: images, mean score, and its standard deviation where there are several runs.
+        line: of the law: images, score, low and high end; drawn with dashes beyond the last point.
+    """
+    images, scores, deviations = zip(*points, strict=True)
+    known = [one for one in line if one[0] <= images[-1]]
+    beyond = [one for one in line if one[0] >= images[-1]]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(layout="constrained", figsize=(6.4, 3.8))
+        axes = figure.add_subplot()
+        for part, dashes in ((known, "-"), ([*known[-1:], *beyond], (0, (4, 3)))):
+            x, y, low, high = np.array(part).reshape(-1, 4).T
+            axes.fill_between(x, low, high, color=_FIRST, alpha=0.14, linewidth=0)
+            axes.plot(x, y, color=_FIRST, linestyle=dashes)
+        spread = [0.0 if one is None else one for one in deviations]
+        axes.errorbar(images, scores, yerr=spread, color=_INK, marker="o", markersize=5, linestyle="", elinewidth=1.0)
+        axes.set_xlabel("training images")
+        axes.set_title("mIoU", loc="left", fontsize=10, color=_MUTED)
+        axes.set_xlim(left=0)
+        return _svg(figure, "mIoU by training images")
+
+
 def _svg(figure: Figure, label: str) -> str:
     """The figure as an SVG element in the page's font and colours; matplotlib escapes the texts in it."""
     figure.set_facecolor("none")

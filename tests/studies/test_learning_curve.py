@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
 from segwright.data.synthetic import write_terrain
-from segwright.errors import RunError, SplitError
+from segwright.errors import OutputError, RunError, SplitError
 from segwright.files import read_json, write_arrays, write_json
 from segwright.recipe import make_recipe
+from segwright.reporting.curve_page import write_curve_page
 from segwright.studies import learning_curve as curves
 from segwright.studies.grid import trials
 from segwright.studies.machines import Machines
@@ -158,3 +159,15 @@ def test_a_curve_from_images_to_sentences(tmp_path, rng, monkeypatch):
     assert curve.points[-1].mean > curve.points[0].mean
     assert curve.gain.low <= curve.gain.estimate
     assert read_json(out / "learning-curve.json")["sentences"] == list(curve.sentences)
+    assert [one["images"] for one in read_json(out / "learning-curve.json")["line"]][::59] == [
+        pytest.approx(curve.points[0].images),
+        pytest.approx(curve.points[-1].images + 50),
+    ]
+    assert all(low <= value <= high for _, value, low, high in curve.line)
+    page = write_curve_page(curve).read_text()
+    assert "training images" in page
+    for sentence in curve.sentences:
+        assert f"<li>{sentence}.</li>" in page
+    (out / "learning-curve.html").write_text("mine")
+    with pytest.raises(OutputError, match="no segwright report"):
+        write_curve_page(curve)

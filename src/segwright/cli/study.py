@@ -130,4 +130,5 @@ def _show_curve(curve: Curve) -> None:
     show_table("mIoU by training images", heads, rows, right=heads)
     for sentence in curve.sentences:
         say(sentence)
+    say(f"Report: {shown(curve.out / 'learning-curve.html')}")
     say(f"Study:  {shown(curve.out)}")

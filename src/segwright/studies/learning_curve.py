@@ -41,6 +41,8 @@ RESAMPLES = 2000
 EXPONENTS = np.geomspace(0.05, 2.0, 200)
 """The exponents c that are tried; with c given, a and b are a line's."""
 
+LINE_POINTS = 60
+
 LEAST_SIZES = 4
 """One more than the law has numbers."""
 
@@ -73,6 +75,7 @@ class Curve:
         more: images that were asked about.
         gain: in mIoU, with so many more.
         foretold: the mIoU with all images by a law that has not seen it.
+        line: the law and its interval, from the smallest part to what was asked about: images, mIoU, low and high.
     """
 
     out: Path
@@ -81,6 +84,7 @@ class Curve:
     more: int
     gain: Interval
     foretold: Interval
+    line: tuple[tuple[float, float, float, float], ...]
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -220,7 +224,16 @@ def _curve(
         for n, each in zip(sizes, scores, strict=True)
     ]
     a, b, c = law[0].tolist()
-    return Curve(out, tuple(points), (a, b, c), more, _interval(gain, units), _interval(at(blind, sizes[-1]), units))
+    foretold = _interval(at(blind, sizes[-1]), units)
+    line = _line(law, np.linspace(sizes[0], sizes[-1] + more, LINE_POINTS), units)
+    return Curve(out, tuple(points), (a, b, c), more, _interval(gain, units), foretold, line)
+
+
+def _line(
+    law: Float[np.ndarray, "R 3"], sizes: Float[np.ndarray, " P"], units: int
+) -> tuple[tuple[float, float, float, float], ...]:
+    ends = [(float(images), _interval(at(law, images), units)) for images in sizes]
+    return tuple((images, one.estimate, one.low, one.high) for images, one in ends)
 
 
 def _over_seeds(scores: Float[np.ndarray, "R S"], rng: np.random.Generator) -> Float[np.ndarray, " R"]:
@@ -286,4 +299,5 @@ def _told(curve: Curve) -> dict[str, Any]:
         "gain": curve.gain.as_dict(),
         "foretold": curve.foretold.as_dict(),
         "sentences": list(curve.sentences),
+        "line": [dict(zip(("images", "miou", "low", "high"), one, strict=True)) for one in curve.line],
     }

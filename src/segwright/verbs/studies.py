@@ -102,6 +102,8 @@ def learning_curve(
 ) -> Curve:
     """How the score grows with the number of training images, and what more of them would bring.
 
+    Writes `learning-curve.json` and the page `learning-curve.html` into the study's folder.
+
     Args:
         source: images with masks, or a recipe.
         out: the study's folder; none: `studies-runs/NAME-learning-curve`.
@@ -114,6 +116,7 @@ def learning_curve(
         SegwrightError: the source cannot be used.
         RunStopped: a signal ended it; the same call goes on.
     """
+    from segwright.reporting.curve_page import write_curve_page
     from segwright.studies import learning_curve as curves
     from segwright.studies.machines import Machines
 
@@ -121,9 +124,11 @@ def learning_curve(
     there = there or Machines()
     name = f"{runs.stem_of(Path(source))}-learning-curve"
     folder = Path("studies-runs") / name if out is None else Path(out)
-    return curves.learning_curve(
+    curve = curves.learning_curve(
         recipe, folder, name=name, seeds=tuple(seeds), more=more, machines=there, progress=progress
     )
+    write_curve_page(curve)
+    return curve
 
 
 def tune(

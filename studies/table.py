@@ -1,0 +1,58 @@
+"""Print a study's results.csv as the table of its README.
+
+    python studies/table.py studies/000-mars/results.csv --class big_rock --figure val_miou
+
+The last columns are the report's figures, as `figure` of the study file has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--class", dest="classes", action="append", default=[], metavar="CLASS")
+    parser.add_argument("--figure", action="append", default=[])
+    asked = parser.parse_args()
+    with asked.results.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    head = ["row", "seeds", "mIoU", "95 % interval", "against the baseline", *asked.classes, "minutes", "images/s"]
+    head += [f"report: {name}" for name in asked.figure]
+    print("|".join(["", *(f" {name} " for name in head), ""]))
+    print("|".join(["", *["---"] * len(head), ""]))
+    for row in rows:
+        cells = [
+            row["row"],
+            row["seeds"],
+            number(row["miou"]),
+            between(row["low"], row["high"]),
+            difference(row),
+            *(number(row[f"iou {name}"], 2) for name in asked.classes),
+            number(row["minutes"], 1),
+            number(row["images_per_second"], 0),
+            *(row.get(f"paper {name}", "") for name in asked.figure),
+        ]
+        print("|".join(["", *(f" {cell} " for cell in cells), ""]))
+
+
+def number(text: str, digits: int = 3) -> str:
+    return f"{float(text):.{digits}f}" if text else ""
+
+
+def between(low: str, high: str) -> str:
+    return f"{float(low):.3f} to {float(high):.3f}" if low and high else ""
+
+
+def difference(row: dict[str, str]) -> str:
+    if not row["to_baseline difference"]:
+        return ""
+    ends = f"{float(row['to_baseline low']):+.3f} to {float(row['to_baseline high']):+.3f}"
+    return f"{float(row['to_baseline difference']):+.3f} ({ends})"
+
+
+if __name__ == "__main__":
+    main()
