@@ -16,7 +16,7 @@ from segwright.recipe import Recipe, make_recipe, read_recipe, write_recipe  # n
 from segwright.reporting.tune_page import write_tune_page  # noqa: E402
 from segwright.studies import tune as room  # noqa: E402
 from segwright.studies.proposals import Proposal, Proposals  # noqa: E402
-from segwright.studies.space import Search, changed, searched, usual_space, values_of  # noqa: E402
+from segwright.studies.space import Search, changed, one_changed, searched, usual_space, values_of  # noqa: E402
 from segwright.studies.study_file import Range  # noqa: E402
 from segwright.studies.tune import Effort, tune  # noqa: E402
 from segwright.studies.tuned import Tried, front_of, read_found  # noqa: E402
@@ -257,3 +257,35 @@ def test_what_is_kept_is_what_the_run_was_trained_with(
     kept = read_yaml(tmp_path / "out" / "best.yaml")
     assert kept.pop("data") == {**trained.pop("data"), "audit": True}
     assert kept == trained
+
+
+def test_the_first_trials_change_one_key_each_and_try_every_model() -> None:
+    space = {
+        "optimizer.lr": Range(log=(1e-4, 1e-2)),
+        "training.ema": Range(uniform=(0.0, 1.0)),
+        "training.batch_size": Range(whole=(1, 9)),
+        "loss.formula": ["ce", "dice", "focal"],
+        "augment.preset": ["light"],
+        "model": ["unet", "fpn:resnet18", "swiftnet:resnet18"],
+    }
+    own = {"optimizer.lr": 1e-2, "training.ema": 0.5, "training.batch_size": 5, "loss.formula": "ce"}
+    own |= {"augment.preset": "light", "model": "unet"}
+    points = one_changed(own, space, seed=0)
+    keys = [[key for key in own if point[key] != own[key]] for point in points]
+    assert keys == [["model"]] * 2 + [[key] for key in list(space)[:4]]
+    assert [point["model"] for point in points[:2]] == ["fpn:resnet18", "swiftnet:resnet18"]
+    assert points[2]["optimizer.lr"] == pytest.approx(1e-2 / 10**0.5)  # the other way leaves the range
+    assert points[3]["training.ema"] in (0.25, 0.75)
+    assert points[4]["training.batch_size"] in (3, 7)
+    assert points == one_changed(own, space, seed=0)
+    assert one_changed(own, {"augment.preset": ["light"]}, seed=0) == []
+
+
+def test_a_search_begins_with_the_base_and_single_changes_of_it(
+    tmp_path: Path, trainer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(monkeypatch, 3)
+    found = tune(Search(base(), SPACE), short(3), out=tmp_path / "out")
+    first, *others = [trial.values for trial in found.trials]
+    assert first == {"optimizer.lr": 1e-3, "loss.formula": "ce"}
+    assert [sum(values[key] != first[key] for key in first) for values in others] == [1, 1]

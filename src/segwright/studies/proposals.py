@@ -1,10 +1,10 @@
 """What is tried next, and what was tried. The only door to Optuna (Akiba et al. 2019, https://arxiv.org/abs/1907.10902).
 
 Values are proposed by a tree-structured Parzen estimator (Bergstra et al. 2011,
-https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization), after the base's own values. A trial
-lags behind when its best score so far is below the median of the others at the same share of their budget, or when
-Hyperband
-(Li et al. 2018, https://arxiv.org/abs/1603.06560) drops it. With several objectives none is said to lag.
+https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization), after the base's own values and points
+that differ from them in one key. A trial lags behind when its best score so far is below the median of the others at
+the same share of their budget, or when Hyperband (Li et al. 2018, https://arxiv.org/abs/1603.06560) drops it. With
+several objectives none is said to lag.
 
 All stands in a journal, a file that several machines may write to. A trial is claimed by a locked file: one whose
 process is gone is given back, and proposed again with the name of its run.
@@ -19,7 +19,7 @@ from typing import Any, Literal
 from segwright.errors import MissingExtraError, RunError
 from segwright.studies.claims import Claims
 from segwright.studies.grid import digest_of
-from segwright.studies.space import Search, Space, as_text, ends_of, from_text, values_of
+from segwright.studies.space import Search, Space, as_text, ends_of, from_text, one_changed, values_of
 from segwright.studies.tuned import State, Tried
 
 try:
@@ -85,7 +85,7 @@ class Proposals:
     def __init__(
         self, search: Search, *, folder: Path, budget: Mapping[str, float | int | None], pruner: PrunerName, seed: int
     ) -> None:
-        self._search = search
+        self._search, self._seed = search, seed
         self._claims = Claims(folder / "claims")
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / "search.journal"))),
@@ -172,9 +172,16 @@ class Proposals:
             self._study.set_user_attr(key, value)
         own = values_of(self._search.base, self._search.space)
         if own is not None:
-            params = {key: as_text(v) if isinstance(self._search.space[key], list) else v for key, v in own.items()}
-            self._study.enqueue_trial(params, user_attrs={"base": True}, skip_if_exists=True)
+            self._study.enqueue_trial(self._params(own), user_attrs={"base": True}, skip_if_exists=True)
+            for values in one_changed(own, self._search.space, seed=self._seed):
+                self._study.enqueue_trial(self._params(values), skip_if_exists=True)
         self._study.set_user_attr("budget", dict(budget))
+
+    def _params(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """As Optuna keeps them."""
+        return {
+            key: as_text(value) if isinstance(self._search.space[key], list) else value for key, value in values.items()
+        }
 
     def _as_tried(self, trial: FrozenTrial) -> Tried:
         menus = {key for key, menu in self._search.space.items() if isinstance(menu, list)}

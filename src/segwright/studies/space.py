@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from segwright.errors import RecipeError, brief, nearest
@@ -173,6 +174,44 @@ def values_of(base: Recipe, space: Space) -> dict[str, Any] | None:
             return None
         values[key] = value
     return values
+
+
+def one_changed(own: Mapping[str, Any], space: Space, *, seed: int) -> list[dict[str, Any]]:
+    """Points that differ from one in a single key: each other model, then one step of each other key.
+
+    A step is half a decade of a logarithmic range, a quarter of another one, and any other entry of a menu. What they
+    teach is plain to read, and a search of few trials is not spent on random points, of which nearly each has one bad
+    value among many keys.
+
+    Args:
+        own: the point, within the space.
+        space: the space.
+        seed: of the directions and entries.
+    """
+    chance = Random(f"one changed {seed}")
+    models = [{**own, MODEL_KEY: other} for other in space.get(MODEL_KEY, ()) if other != own[MODEL_KEY]]
+    others = []
+    for key, menu in space.items():
+        if isinstance(menu, list):
+            entries = [entry for entry in menu if entry != own[key]]
+            value = chance.choice(entries) if entries and key != MODEL_KEY else own[key]
+        else:
+            value = _step(own[key], menu, up=chance.random() < 0.5)
+        if value != own[key]:
+            others.append({**own, key: value})
+    return models + others
+
+
+def _step(value: float, span: Range, *, up: bool) -> float:
+    """A step from a value, to the other side where it would leave the range."""
+    low, high = ends_of(span)
+    ways = (up, not up)
+    if span.log is not None:
+        steps = [value * 10 ** (0.5 if way else -0.5) for way in ways]
+    else:
+        size = (high - low) / 4 if span.whole is None else max(1, round((high - low) / 4))
+        steps = [value + (size if way else -size) for way in ways]
+    return next((step for step in steps if low <= step <= high), value)
 
 
 def at(tree: Mapping[str, Any], key: str) -> Any:
