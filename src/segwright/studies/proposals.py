@@ -85,7 +85,7 @@ class Proposals:
     def __init__(
         self, search: Search, *, folder: Path, budget: Mapping[str, float | int | None], pruner: PrunerName, seed: int
     ) -> None:
-        self._search, self._seed = search, seed
+        self._search = search
         self._claims = Claims(folder / "claims")
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / "search.journal"))),
@@ -99,8 +99,10 @@ class Proposals:
             seed=(seed + 7919 * before) % 2**32, n_startup_trials=8, constant_liar=True
         )
         self._require_same(folder)
+        own = values_of(search.base, search.space)
+        self._single_changes = [] if own is None else one_changed(own, search.space, seed=seed)
         if "budget" not in self._study.user_attrs:
-            self._begin(budget)
+            self._begin(budget, own)
 
     @property
     def budget(self) -> Mapping[str, float | int | None]:
@@ -110,6 +112,9 @@ class Proposals:
 
     def ask(self) -> tuple[Proposal, int]:
         """The next trial, and the descriptor of its claim."""
+        # One at a time: what waits is proposed in order, and a trial that was given back must not wait for all of them.
+        while self._single_changes and not self._study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+            self._study.enqueue_trial(self._params(self._single_changes.pop(0)), skip_if_exists=True)
         trial = self._study.ask()
         descriptor = self._claims.take(str(trial.number))
         assert descriptor is not None, "a trial that was just made is nobody's"
@@ -167,14 +172,11 @@ class Proposals:
                 mend = "choose another -o, or give the same study again"
                 raise RunError(f"holds a search with another {key}", mend=mend, file=folder)
 
-    def _begin(self, budget: Mapping[str, float | int | None]) -> None:
+    def _begin(self, budget: Mapping[str, float | int | None], own: Mapping[str, Any] | None) -> None:
         for key, value in _told(self._search).items():
             self._study.set_user_attr(key, value)
-        own = values_of(self._search.base, self._search.space)
         if own is not None:
             self._study.enqueue_trial(self._params(own), user_attrs={"base": True}, skip_if_exists=True)
-            for values in one_changed(own, self._search.space, seed=self._seed):
-                self._study.enqueue_trial(self._params(values), skip_if_exists=True)
         self._study.set_user_attr("budget", dict(budget))
 
     def _params(self, values: Mapping[str, Any]) -> dict[str, Any]:
