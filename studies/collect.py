@@ -1,10 +1,12 @@
 """Write the scores of runs as a table: one line a run, figures as they stand in the run folders.
 
 python studies/collect.py runs/camvid-40-0 runs/camvid-40-1 > studies/camvid-40-minutes/results.csv
+python studies/collect.py --split test runs/default runs/winner > studies/tune-on-the-standin/results.csv
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import statistics
@@ -13,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 
-def row_of(run: Path) -> dict[str, Any]:
+def row_of(run: Path, *, split: str) -> dict[str, Any]:
     """Scores under every definition, the intersection over union of every class, and what it cost."""
-    summary = json.loads((run / "scores" / "val.json").read_text(encoding="utf-8"))
+    summary = json.loads((run / "scores" / f"{split}.json").read_text(encoding="utf-8"))
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     row: dict[str, Any] = {"run": run.name, "seed": facts["seed"], "images": summary["images"]}
@@ -36,9 +38,11 @@ def row_of(run: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Print the table."""
-    rows = [row_of(Path(name)) for name in sys.argv[1:]]
-    if not rows:
-        raise SystemExit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--split", default="val")
+    asked = parser.parse_args()
+    rows = [row_of(run, split=asked.split) for run in asked.runs]
     writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
