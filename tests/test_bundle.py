@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from segwright.bundle import CARD_FILE, INDEX_FILE, WEIGHTS_FILE, load_bundle, save_bundle
+from segwright.bundle import CARD_FILE, INDEX_FILE, WEIGHTS_FILE, load_bundle, note_score, save_bundle
 from segwright.errors import OutputError, RunError, WeightsError
 from segwright.files import read_json, write_json
 from segwright.models import ModelSpec, SegmentationModel, build_model
@@ -61,6 +61,17 @@ def test_card_tells_classes_and_score(tmp_path: Path) -> None:
     assert "| 2 | rock | (90, 90, 90) |" in text
     assert "Never predicted: sky" in text
     assert "miou: 0.71" in text
+
+
+def test_a_score_is_told_afterwards(tmp_path: Path) -> None:
+    save_bundle(tmp_path / "run" / "bundle", small_model(), classes=CLASSES, info=INFO)
+    before = load_bundle(tmp_path / "run")
+    score = {"name": "miou", "split": "val", "value": 0.7, "interval": [0.65, 0.74]}
+    note_score(tmp_path / "run", score)
+    assert load_bundle(tmp_path / "run").info == {**before.info, "score": score}
+    assert "  - interval: 0.65, 0.74" in (tmp_path / "run" / "bundle" / "card.md").read_text()
+    with pytest.raises(RunError, match="holds no bundle"):
+        note_score(tmp_path, {"value": 0.7})
 
 
 @torch.inference_mode()

@@ -92,6 +92,25 @@ def save_bundle(folder: Path, model: SegmentationModel, *, classes: ClassSet, in
             shutil.rmtree(fresh, ignore_errors=True)
 
 
+def note_score(folder: Path, score: Mapping[str, Any]) -> None:
+    """Tell a bundle and its card what its model scored, once that is known better.
+
+    Args:
+        folder: of the bundle, or of the run around it.
+        score: `name`, `split`, `value`, and `interval` as its two ends, or None.
+
+    Raises:
+        RunError: there is no bundle.
+        OutputError: it cannot be written.
+    """
+    folder = find_bundle(folder)
+    tree = read_json(folder / INDEX_FILE)
+    tree["info"] = {**tree["info"], "score": dict(score)}
+    spec, classes = ModelSpec.from_dict(tree["architecture"]), ClassSet.from_dict(tree["classes"])
+    write_json(folder / INDEX_FILE, tree)
+    write_text(folder / CARD_FILE, card(spec, classes=classes, info=tree["info"]))
+
+
 def load_bundle(path: Path, *, device: str | torch.device = "cpu") -> Bundle:
     """Read a bundle from its folder, or from the run folder that holds it.
 

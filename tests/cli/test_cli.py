@@ -64,6 +64,9 @@ def test_train_leaves_a_whole_run(home: Path) -> None:
     assert files >= {*wanted, "bundle/model.safetensors", "bundle/bundle.json", "bundle/card.md"}
     with np.load(run / "scores" / "val.npz") as scores:
         assert scores["confusion"].sum() == len(scores["ids"]) * 32 * 48
+    told = json.loads((run / "scores/val.json").read_text())["definitions"]["declared"]["miou"]
+    score = json.loads((run / "bundle/bundle.json").read_text())["info"]["score"]
+    assert (score["value"], score["interval"]) == (told["estimate"], [told["low"], told["high"]])
 
 
 def test_evaluate_other_side_and_other_data(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,9 +182,12 @@ def _first(ids: Sequence[str]) -> str:
 
 
 def _score_and_report(run: Path, *, progress: bool) -> None:
+    from segwright.bundle import note_score
     from segwright.verbs.models import evaluate
     from segwright.verbs.results import report
 
     if runs.recipe_of(run).data.split.refit is None:
-        evaluate(run, progress=progress)
+        told = evaluate(run, progress=progress).summary["definitions"]["declared"]["miou"]
+        ends = None if told["low"] is None else [told["low"], told["high"]]
+        note_score(run, {"name": "miou", "split": "val", "value": told["estimate"], "interval": ends})
     report(run)
