@@ -45,6 +45,24 @@ def test_leaderboard_in_every_format(write_study: Callable[..., Path], call: Cal
     assert (code, "Did you mean 'dice'" in told) == (2, True)
 
 
+def test_a_table_that_is_too_wide_comes_in_parts_with_the_rows_named_in_each(
+    write_study: Callable[..., Path], call: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = write_study({"ce": 0.70, "dice": 0.80, "jaccard": 0.701})
+    heads = ["mIoU", "seeds", "95 % interval", "to the best", "p, best", "to the baseline", "p, baseline"]
+    lines = {}
+    for columns in (60, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines[columns] = call("leaderboard", str(out))[1].split("cost of a run")[0].splitlines()
+        assert all(len(line) <= columns for line in lines[columns] if "row" in line)
+        assert all(any(head in line for line in lines[columns]) for head in heads), columns
+    parts = [line for line in lines[60] if line.strip().startswith("row ")]
+    assert len(parts) > len([line for line in lines[200] if line.strip().startswith("row ")]) == 1
+    assert sum("jaccard" in line for line in lines[60]) == len(parts)
+    narrow, wide = (sorted(word for line in lines[key] for word in line.split() if "." in word) for key in (60, 200))
+    assert narrow == wide
+
+
 def test_compare_and_runs(
     tmp_path: Path, write_run: Callable[..., None], confusion: Callable[..., np.ndarray],
     call: Callable[..., tuple[int, str]],

@@ -54,7 +54,8 @@ def leaderboard(
 def _show(table: Leaderboard) -> None:
     from segwright.reporting import board_tables
 
-    heads = board_tables.heads(table, classes=False)
+    names = {f"to {table.baseline}": "to the baseline", "p": "p, best", "p ": "p, baseline"}
+    heads = [names.get(head, head) for head in board_tables.heads(table, classes=False)]
     rows = [board_tables.cells(table, row, classes=False) for row in table.rows]
     show_table(table.name, heads[:-4], [row[:-4] for row in rows], right=heads[1:-4])
     costs = ["row", *heads[-4:-1]]
@@ -62,9 +63,11 @@ def _show(table: Leaderboard) -> None:
     for row in rows:
         if row[-1]:
             say(f"{row[0]}: {row[-1]}")
-    names = table.classes.names
-    if len(names) <= 12:
-        classes = [[row.name, *(board_tables.number(value, 3) for value in row.iou)] for row in table.rows if row.iou]
-        show_table("IoU of the classes, mean over seeds", ["row", *names], classes, right=names)
+    classes = table.classes.names
+    if len(classes) <= 12:
+        ious = [[row.name, *(board_tables.number(value, 3) for value in row.iou)] for row in table.rows if row.iou]
+        show_table("IoU of the classes, mean over seeds", ["row", *classes], ious, right=classes)
+    if table.baseline is not None:
+        say(f"Baseline: {table.baseline}")
     for line in board_tables.footnotes(table):
         say(line)

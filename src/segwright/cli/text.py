@@ -14,7 +14,7 @@ def examples(*lines: str) -> str:
 
 
 def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Print a table.
+    """Print a table; one too wide for the terminal in several parts, each with the first column.
 
     Args:
         title: stands above it.
@@ -27,12 +27,44 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], 
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
-    for head in heads:
-        table.add_column(head, justify="right" if head in right else "left", no_wrap=head in right)
-    for row in rows:
-        table.add_row(*(escape(one_line(cell)) for cell in row))
-    Console().print(table)
+    console = Console()
+    texts = [[one_line(cell) for cell in row] for row in rows]
+    widths = [_least_width(column, wraps=column[0] not in right) for column in zip(heads, *texts, strict=True)]
+    for number, part in enumerate(_parts(widths, room=console.width)):
+        table = Table(title=None if number else escape(title), title_justify="left", box=box.SIMPLE_HEAD)
+        for place in part:
+            head = heads[place]
+            table.add_column(head, justify="right" if head in right else "left", no_wrap=head in right)
+        for row in texts:
+            table.add_row(*(escape(row[place]) for place in part))
+        console.print(table)
+
+
+_SPACING = 3
+"""Between columns."""
+
+
+def _least_width(texts: Sequence[str], *, wraps: bool) -> int:
+    """The least that a column needs, with its spacing: its longest text, or the longest word where texts may wrap."""
+    from rich.cells import cell_len
+
+    return _SPACING + max(cell_len(word) for text in texts for word in (text.split() or [""] if wraps else [text]))
+
+
+def _parts(widths: Sequence[int], *, room: int) -> list[list[int]]:
+    """Places of columns that stand beside each other; the first stands in each part.
+
+    >>> _parts([10, 20, 20, 20], room=52)
+    [[0, 1, 2], [0, 3]]
+    """
+    parts = [[0]]
+    for place in range(1, len(widths)):
+        part = parts[-1]
+        if len(part) > 1 and sum(widths[one] for one in part) + widths[place] > room:
+            parts.append([0, place])
+        else:
+            part.append(place)
+    return parts
 
 
 def say(text: str) -> None:
