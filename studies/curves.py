@@ -33,7 +33,11 @@ def main() -> None:
         if points := learnt(entry.run):
             lines.setdefault(entry.row, []).append(points)
     ends = {row: fmean(max(value for _, value in points) for points in runs) for row, runs in lines.items()}
-    named = sorted(dict.fromkeys([*sorted(ends, key=ends.__getitem__)[-asked.best :], *asked.row]), key=ends.get)[::-1]
+    for row in asked.row:
+        if row not in ends:
+            parser.error(f"no run of the row '{row}' was validated")
+    best = sorted(ends, key=ends.__getitem__)[::-1][: asked.best]
+    named = sorted(dict.fromkeys([*best, *asked.row]), key=ends.__getitem__)[::-1]
     draw(lines, named, asked.out)
 
 

@@ -13,6 +13,7 @@ from segwright.bundle import CARD_FILE, INDEX_FILE, WEIGHTS_FILE, load_bundle, n
 from segwright.errors import OutputError, RunError, WeightsError
 from segwright.files import read_json, write_json
 from segwright.models import ModelSpec, SegmentationModel, build_model
+from segwright.training.folder import _score_of
 from segwright.types import ClassSet
 
 CLASSES = ClassSet(("sky", "soil", "rock"), ((0, 0, 255), (200, 100, 0), (90, 90, 90)), never_predict=(0,))
@@ -64,11 +65,13 @@ def test_card_tells_classes_and_score(tmp_path: Path) -> None:
 
 
 def test_a_score_is_told_afterwards(tmp_path: Path) -> None:
-    save_bundle(tmp_path / "run" / "bundle", small_model(), classes=CLASSES, info=INFO)
+    info = {**INFO, "score": {"name": "miou", "split": "val", "value": 0.69, "interval": None}}
+    save_bundle(tmp_path / "run" / "bundle", small_model(), classes=CLASSES, info=info)
     before = load_bundle(tmp_path / "run")
     score = {"name": "miou", "split": "val", "value": 0.7, "interval": [0.65, 0.74]}
-    note_score(tmp_path / "run", score)
-    assert load_bundle(tmp_path / "run").info == {**before.info, "score": score}
+    for _ in range(2):
+        note_score(tmp_path / "run", score)
+        assert load_bundle(tmp_path / "run").info == {**before.info, "score": {**score, "in_training": 0.69}}
     assert "  - interval: 0.65, 0.74" in (tmp_path / "run" / "bundle" / "card.md").read_text()
     with pytest.raises(RunError, match="holds no bundle"):
         note_score(tmp_path, {"value": 0.7})
@@ -148,3 +151,11 @@ def test_nothing_is_pickled(tmp_path: Path) -> None:
     save_bundle(tmp_path / "b", small_model(), classes=CLASSES, info={"mean": [float(np.float64(0.5))]})
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == sorted([INDEX_FILE, WEIGHTS_FILE, CARD_FILE])
     assert (tmp_path / "b" / WEIGHTS_FILE).read_bytes()[8:9] == b"{"  # safetensors: a length, then JSON
+
+
+def test_what_training_counted_is_what_later_epochs_are_compared_with(tmp_path: Path) -> None:
+    info = {**INFO, "score": {"name": "miou", "split": "val", "value": 0.6, "interval": None}}
+    save_bundle(tmp_path / "b", small_model(), classes=CLASSES, info=info)
+    assert _score_of(tmp_path / "b") == 0.6
+    note_score(tmp_path / "b", {"name": "miou", "split": "val", "value": 0.61, "interval": None})
+    assert _score_of(tmp_path / "b") == 0.6

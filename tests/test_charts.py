@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from segwright.charts import _PAGE_COLORS, class_bars, confusion_matrix, curves, histogram, share_curves
+from segwright.charts import _PAGE_COLORS, class_bars, confusion_matrix, curves, histogram, learning_curve, share_curves
 
 ROWS = [{"epoch": k, "train_loss": 2 / (k + 1), "val_loss": 2.2 / (k + 1), "val_miou": k / 10} for k in range(8)]
 
@@ -29,6 +29,9 @@ def texts(svg: str) -> list[str]:
         confusion_matrix(np.eye(3, dtype=np.int64), ["a", "b", "c"]),
         confusion_matrix(np.zeros((2, 2), dtype=np.int64), ["a", "b"]),
         class_bars({"truth": [0.2, 0.8], "prediction": [0.3, 0.7]}, ["a", "b"]),
+        learning_curve(
+            [(10, 0.4, None), (20, 0.5, 0.01)], [(10, 0.4, 0.3, 0.5), (20, 0.5, 0.4, 0.6), (30, 0.55, 0.4, 0.7)]
+        ),
     ],
 )
 def test_charts_take_the_colours_of_the_page(chart: str) -> None:

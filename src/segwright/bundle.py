@@ -95,6 +95,9 @@ def save_bundle(folder: Path, model: SegmentationModel, *, classes: ClassSet, in
 def note_score(folder: Path, score: Mapping[str, Any]) -> None:
     """Tell a bundle and its card what its model scored, once that is known better.
 
+    What training itself counted, at its working size and in its number format, stays as `in_training`: only with that
+    can later epochs be compared.
+
     Args:
         folder: of the bundle, or of the run around it.
         score: `name`, `split`, `value`, and `interval` as its two ends, or None.
@@ -105,7 +108,9 @@ def note_score(folder: Path, score: Mapping[str, Any]) -> None:
     """
     folder = find_bundle(folder)
     tree = read_json(folder / INDEX_FILE)
-    tree["info"] = {**tree["info"], "score": dict(score)}
+    before = tree["info"]["score"] or {}
+    counted = before.get("in_training", before.get("value"))
+    tree["info"] = {**tree["info"], "score": {**score, "in_training": counted}}
     spec, classes = ModelSpec.from_dict(tree["architecture"]), ClassSet.from_dict(tree["classes"])
     write_json(folder / INDEX_FILE, tree)
     write_text(folder / CARD_FILE, card(spec, classes=classes, info=tree["info"]))

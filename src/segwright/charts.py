@@ -292,7 +292,7 @@ def learning_curve(
     with mpl.rc_context(_STYLE):
         figure = Figure(layout="constrained", figsize=(6.4, 3.8))
         axes = figure.add_subplot()
-        for part, dashes in ((known, "-"), ([*known[-1:], *beyond], (0, (4, 3)))):
+        for part, dashes in ((known, "-"), (beyond, (0, (4, 3)))):
             x, y, low, high = np.array(part).reshape(-1, 4).T
             axes.fill_between(x, low, high, color=_FIRST, alpha=0.14, linewidth=0)
             axes.plot(x, y, color=_FIRST, linestyle=dashes)

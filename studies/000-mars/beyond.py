@@ -102,8 +102,8 @@ def average(runs: list[Path], out: Path) -> Path:
 def train(recipe: Path, out: Path, seed: int) -> None:
     if (out / "scores" / "val.npz").exists():
         return
-    words = [sys.executable, "-m", "segwright", "train", str(recipe), "--name", out.name, "--out", str(out.parent),
-             "-o", f"training.seed={seed}"]  # fmt: skip
+    new = [str(recipe), "--name", out.name, "--out", str(out.parent), "-o", f"training.seed={seed}"]
+    words = [sys.executable, "-m", "segwright", "train", *([str(out), "--resume"] if out.exists() else new)]
     subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # noqa: S603  # our own command
 
 

@@ -9,7 +9,7 @@ Without --study, 2 losses x 2 widths x 3 seeds of a small U-Net on generated ter
 the study itself and then its trainings too, as when a machine is switched off ('study'; it is started again); one of
 its trainings ('training'); or, on two Ray nodes of this machine, the worker of its first run ('ray', see ray_nodes.py).
 Scores are compared with those of a study that nothing disturbed, image by image; with --folder that one is kept.
-A run was trained twice if its log ends twice; epochs are repeated where a kill came between an epoch and its save.
+A run was trained twice if an epoch follows its end; an epoch is repeated if a kill came between it and its save.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="segwright-endurance-") as temporary:
-        work = options.folder or Path(temporary)
+        work = (options.folder or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
         study = options.study or generated(work)
         began = time.monotonic()
@@ -52,6 +52,7 @@ def main() -> None:
         write_once(work / "unbroken.json", {"seconds": seconds})
         seconds = json.loads((work / "unbroken.json").read_text())["seconds"]
         broken = work / f"broken-{options.kill}"
+        assert not broken.exists(), f"{broken} is there already"
         began = time.monotonic()
         moments = broken_study(study, broken, options, seconds)
         results = compared(work / "unbroken", broken) | {
@@ -63,7 +64,8 @@ def main() -> None:
         }
     write_json(options.out or Path(__file__).parent / "results" / f"study_kills_{options.kill}.json", results)
     print(results)
-    sys.exit(0 if results["equal"] == results["runs"] and not results["twice"] and not results["extra"] else 1)
+    whole = results["equal"] == results["runs"] and not (results["twice"] or results["extra"])
+    sys.exit(0 if whole and results["went_on_or_began_again"] and not results["epochs_repeated"] else 1)
 
 
 def generated(work: Path) -> Path:
@@ -146,7 +148,7 @@ def compared(unbroken: Path, broken: Path) -> dict[str, object]:
         log = (broken / "runs" / name / "log.txt").read_text(encoding="utf-8")
         if len(re.findall(r"^images ", log, re.MULTILINE)) > 1:
             resumed.append(name)
-        if len(re.findall(r"^done ", log, re.MULTILINE)) > 1:
+        if re.search(r"^done .*^epoch ", log, re.MULTILINE | re.DOTALL):
             twice.append(name)
         epochs = Counter(re.findall(r"^epoch +(\d+)", log, re.MULTILINE))
         repeated += epochs.total() - len(epochs)

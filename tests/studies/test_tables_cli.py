@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from segwright.cli import main
+from segwright.cli.text import show_table
 from segwright.files import write_json, write_yaml
 from segwright.recipe import make_recipe
 
@@ -61,6 +62,20 @@ def test_a_table_that_is_too_wide_comes_in_parts_with_the_rows_named_in_each(
     assert sum("jaccard" in line for line in lines[60]) == len(parts)
     narrow, wide = (sorted(word for line in lines[key] for word in line.split() if "." in word) for key in (60, 200))
     assert narrow == wide
+
+
+def test_no_number_is_cut_off_at_any_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    heads = ["row", "[/red]", ":car:", "mIoU", "sd"]
+    rows = [["a b", "0.1234", "0.2345", "0.3456", "0.4567"], ["[red]", "1", "2", "3", "0.5678"]]
+    numbers = sorted(cell for row in rows for cell in row[1:])
+    for columns in range(18, 60):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        show_table("t", heads, rows, right=heads[1:])
+        told = capsys.readouterr().out
+        words = told.split()
+        assert sorted(word for word in words if word in numbers) == numbers, columns
+        assert {"[/red]", ":car:", "[red]"} <= set(words)
+        assert "…" not in told
 
 
 def test_compare_and_runs(

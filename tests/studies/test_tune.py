@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -289,3 +291,42 @@ def test_a_search_begins_with_the_base_and_single_changes_of_it(
     first, *others = [trial.values for trial in found.trials]
     assert first == {"optimizer.lr": 1e-3, "loss.formula": "ce"}
     assert [sum(values[key] != first[key] for key in first) for values in others] == [1, 1]
+
+
+def test_menus_and_narrow_ranges_give_single_changes_too() -> None:
+    recipe = base(weight_decay=0.0)
+    space = {"optimizer.weight_decay": [0, 0.01], "optimizer.lr": Range(log=(5e-4, 2e-3))}
+    own = values_of(recipe, space)
+    assert own is not None
+    assert json.dumps(own["optimizer.weight_decay"]) == "0"  # as the menu writes it, not 0.0
+    changes = one_changed(own, space, seed=0)
+    assert changes[0]["optimizer.weight_decay"] == 0.01
+    assert changes[1]["optimizer.lr"] == pytest.approx(1e-3 * 4**0.333, rel=0.01) or changes[1][
+        "optimizer.lr"
+    ] == pytest.approx(1e-3 / 4**0.333, rel=0.01)
+
+
+def test_models_to_choose_from_hold_that_of_the_base(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"data": {"path": "."}, "model": {"name": "fpn"}}))
+    _, search = searched(tmp_path / "recipe.yaml", models=("unet",))
+    assert search.space["model"] == ["fpn:resnet18", "unet"]
+    assert values_of(search.base, search.space) is not None
+
+
+def test_machines_that_ask_at_once_are_given_different_points(tmp_path: Path) -> None:
+    count = 6
+    barrier = threading.Barrier(count)
+
+    def ask(seed: int) -> tuple[tuple[str, object], ...]:
+        proposals = Proposals(Search(base(), SPACE), folder=tmp_path, budget={}, pruner="none", seed=seed)
+        barrier.wait()
+        proposal, _ = proposals.ask()
+        return tuple(proposal.values.items())
+
+    with ThreadPoolExecutor(count) as pool:
+        asked = list(pool.map(ask, range(count)))
+    assert len(set(asked)) == count
+    first = dict.fromkeys(SPACE)
+    own = {"optimizer.lr": 1e-3, "loss.formula": "ce"}
+    changed_keys = sorted(sum(dict(values)[key] != own[key] for key in first) for values in asked)
+    assert changed_keys[:3] == [0, 1, 1]

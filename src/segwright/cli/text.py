@@ -27,14 +27,16 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], 
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = Console(emoji=False)
     texts = [[one_line(cell) for cell in row] for row in rows]
     widths = [_least_width(column, wraps=column[0] not in right) for column in zip(heads, *texts, strict=True)]
-    for number, part in enumerate(_parts(widths, room=console.width)):
+    for number, part in enumerate(_parts(widths, room=console.width - _EDGE)):
         table = Table(title=None if number else escape(title), title_justify="left", box=box.SIMPLE_HEAD)
         for place in part:
             head = heads[place]
-            table.add_column(head, justify="right" if head in right else "left", no_wrap=head in right)
+            table.add_column(
+                escape(one_line(head)), justify="right" if head in right else "left", no_wrap=head in right
+            )
         for row in texts:
             table.add_row(*(escape(row[place]) for place in part))
         console.print(table)
@@ -42,6 +44,9 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], 
 
 _SPACING = 3
 """Between columns."""
+
+_EDGE = 1
+"""Left of the first column."""
 
 
 def _least_width(texts: Sequence[str], *, wraps: bool) -> int:

@@ -1,1 +1,1 @@
-"""Reports for people: results are read from disk and set into one self-contained page."""
+"""Reports for people: results are set into one self-contained page."""

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from segwright.errors import OutputError
+
+ALONE = ".alone"
+"""Held for a moment by who looks and then acts; no run has such a name."""
 
 
 class Claims:
@@ -31,22 +36,15 @@ class Claims:
         Raises:
             OutputError: the folder cannot be written to, or its file system has no locks.
         """
-        path = self._folder / f"{name}.lock"
+        descriptor = self._opened(name)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            mend = "choose another folder with -o"
-            raise OutputError(f"cannot be written ({error.strerror})", mend=mend, file=path) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor, self._path(name), wait=False)
         except BlockingIOError:
             os.close(descriptor)
             return None
-        except OSError as error:
+        except OutputError:
             os.close(descriptor)
-            mend = "choose a folder on a file system with locks"
-            raise OutputError(f"cannot be locked ({error.strerror})", mend=mend, file=path) from None
+            raise
         self._held[name] = descriptor
         return descriptor
 
@@ -56,9 +54,45 @@ class Claims:
         if descriptor is not None:
             os.close(descriptor)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until nobody else is in here, and keep others out.
+
+        Raises:
+            OutputError: the folder cannot be written to, or its file system has no locks.
+        """
+        descriptor = self._opened(ALONE)
+        try:
+            _lock(descriptor, self._path(ALONE), wait=True)
+            yield
+        finally:
+            os.close(descriptor)
+
     def give_all_back(self) -> None:
         for name in list(self._held):
             self.give_back(name)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.lock"
+
+    def _opened(self, name: str) -> int:
+        path = self._path(name)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            mend = "choose another folder with -o"
+            raise OutputError(f"cannot be written ({error.strerror})", mend=mend, file=path) from None
+
+
+def _lock(descriptor: int, path: Path, *, wait: bool) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        mend = "choose a folder on a file system with locks"
+        raise OutputError(f"cannot be locked ({error.strerror})", mend=mend, file=path) from None
 
 
 def is_locked(path: Path) -> bool:

@@ -42,6 +42,7 @@ EXPONENTS = np.geomspace(0.05, 2.0, 200)
 """The exponents c that are tried; with c given, a and b are a line's."""
 
 LINE_POINTS = 60
+"""Of the law where it was measured; a third as many beyond."""
 
 LEAST_SIZES = 4
 """One more than the law has numbers."""
@@ -225,7 +226,8 @@ def _curve(
     ]
     a, b, c = law[0].tolist()
     foretold = _interval(at(blind, sizes[-1]), units)
-    line = _line(law, np.linspace(sizes[0], sizes[-1] + more, LINE_POINTS), units)
+    beyond = np.linspace(sizes[-1], sizes[-1] + more, LINE_POINTS // 3)
+    line = _line(law, np.concatenate([np.linspace(sizes[0], sizes[-1], LINE_POINTS), beyond[1:]]), units)
     return Curve(out, tuple(points), (a, b, c), more, _interval(gain, units), foretold, line)
 
 

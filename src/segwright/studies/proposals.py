@@ -76,7 +76,7 @@ class Proposals:
         folder: of the journal and the claims.
         budget: of a trial, as keys of `training`; an older search keeps its own.
         pruner: how lagging trials are told.
-        seed: of the proposals; machines that join propose others.
+        seed: of the proposals; the single changes are those of who began.
 
     Raises:
         RunError: the folder holds a search for something else.
@@ -94,15 +94,14 @@ class Proposals:
             pruner=_pruner(pruner),
             load_if_exists=True,
         )
-        before = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = optuna.samplers.TPESampler(
-            seed=(seed + 7919 * before) % 2**32, n_startup_trials=8, constant_liar=True
-        )
+        self._seed = seed
         self._require_same(folder)
         own = values_of(search.base, search.space)
-        self._single_changes = [] if own is None else one_changed(own, search.space, seed=seed)
-        if "budget" not in self._study.user_attrs:
-            self._begin(budget, own)
+        with self._claims.alone():
+            if "budget" not in self._study.user_attrs:
+                self._begin(budget, own)
+        first_seed = self._study.user_attrs.get("seed", seed)
+        self._single_changes = [] if own is None else one_changed(own, search.space, seed=first_seed)
 
     @property
     def budget(self) -> Mapping[str, float | int | None]:
@@ -112,13 +111,18 @@ class Proposals:
 
     def ask(self) -> tuple[Proposal, int]:
         """The next trial, and the descriptor of its claim."""
-        # One at a time: what waits is proposed in order, and a trial that was given back must not wait for all of them.
-        while self._single_changes and not self._study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
-            self._study.enqueue_trial(self._params(self._single_changes.pop(0)), skip_if_exists=True)
-        trial = self._study.ask()
-        descriptor = self._claims.take(str(trial.number))
-        assert descriptor is not None, "a trial that was just made is nobody's"
-        return Proposal(trial, suggested(trial, self._search.space)), descriptor
+        with self._claims.alone():
+            # One at a time: what waits is proposed in order, and what was given back must not wait for all of them.
+            while self._single_changes and not self._study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+                self._study.enqueue_trial(self._params(self._single_changes.pop(0)), skip_if_exists=True)
+            number = len(self._study.get_trials(deepcopy=False))
+            self._study.sampler = optuna.samplers.TPESampler(
+                seed=(self._seed + 7919 * number) % 2**32, n_startup_trials=8, constant_liar=True
+            )
+            trial = self._study.ask()
+            descriptor = self._claims.take(str(trial.number))
+            assert descriptor is not None, "a trial that was just made is nobody's"
+            return Proposal(trial, suggested(trial, self._search.space)), descriptor
 
     def reached(self, proposal: Proposal, scores: Sequence[float]) -> None:
         self._study.tell(proposal.number, list(scores))
@@ -135,13 +139,14 @@ class Proposals:
 
     def give_back_lost(self) -> None:
         """Propose trials again whose process is gone."""
-        for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if self._claims.take(str(trial.number)) is None:
-                continue
-            self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            known: dict[str, Any] = {key: value for key, value in trial.user_attrs.items() if key in ("run", "base")}
-            self._study.enqueue_trial(trial.params, user_attrs={**known, "instead_of": trial.number})
-            self._claims.give_back(str(trial.number))
+        with self._claims.alone():
+            for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+                if self._claims.take(str(trial.number)) is None:
+                    continue
+                self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                known: dict[str, Any] = {key: one for key, one in trial.user_attrs.items() if key in ("run", "base")}
+                self._study.enqueue_trial(trial.params, user_attrs={**known, "instead_of": trial.number})
+                self._claims.give_back(str(trial.number))
 
     def tried(self) -> tuple[Tried, ...]:
         """All trials; one that was given back stands there once."""
@@ -177,6 +182,7 @@ class Proposals:
             self._study.set_user_attr(key, value)
         if own is not None:
             self._study.enqueue_trial(self._params(own), user_attrs={"base": True}, skip_if_exists=True)
+        self._study.set_user_attr("seed", self._seed)
         self._study.set_user_attr("budget", dict(budget))
 
     def _params(self, values: Mapping[str, Any]) -> dict[str, Any]:

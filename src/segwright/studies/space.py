@@ -80,7 +80,7 @@ def searched(
         base = recipe_for(source, start_from=None, budget=(None, None), overrides=())
     space = usual_space(base) if keys is None else dict(keys)
     if models:
-        space[MODEL_KEY] = checked_models(models)
+        space[MODEL_KEY] = _with(_model_of(base), checked_models(models))
     return name, Search(base, space, objectives, definition)
 
 
@@ -167,6 +167,7 @@ def values_of(base: Recipe, space: Space) -> dict[str, Any] | None:
         value = _model_of(base) if key == MODEL_KEY else at(tree, key)
         if isinstance(menu, list):
             inside = value in menu
+            value = next((entry for entry in menu if entry == value), value)  # as the menu writes it: 0 is not 0.0
         else:
             low, high = ends_of(menu)
             inside = isinstance(value, int | float) and low <= value <= high
@@ -179,7 +180,8 @@ def values_of(base: Recipe, space: Space) -> dict[str, Any] | None:
 def one_changed(own: Mapping[str, Any], space: Space, *, seed: int) -> list[dict[str, Any]]:
     """Points that differ from one in a single key: each other model, then one step of each other key.
 
-    A step is half a decade of a logarithmic range, a quarter of another one, and any other entry of a menu. What they
+    A step is half a decade of a logarithmic range, but at most a third of it, a quarter of another range, and any other
+    entry of a menu. What they
     teach is plain to read, and a search of few trials is not spent on random points, of which nearly each has one bad
     value among many keys.
 
@@ -207,7 +209,8 @@ def _step(value: float, span: Range, *, up: bool) -> float:
     low, high = ends_of(span)
     ways = (up, not up)
     if span.log is not None:
-        steps = [value * 10 ** (0.5 if way else -0.5) for way in ways]
+        decades = min(0.5, math.log10(high / low) / 3)
+        steps = [value * 10 ** (decades if way else -decades) for way in ways]
     else:
         size = (high - low) / 4 if span.whole is None else max(1, round((high - low) / 4))
         steps = [value + (size if way else -size) for way in ways]

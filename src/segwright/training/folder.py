@@ -193,7 +193,8 @@ _DIGITS = {"u": 2, "f": 6}
 def _score_of(bundle: Path) -> float | None:
     if not (bundle / INDEX_FILE).is_file():
         return None
-    value = read_json(bundle / INDEX_FILE)["info"]["score"]["value"]
+    score = read_json(bundle / INDEX_FILE)["info"]["score"] or {}
+    value = score.get("in_training", score.get("value"))
     return None if value is None else float(value)
 
 
