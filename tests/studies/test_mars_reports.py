@@ -139,6 +139,7 @@ def test_each_ingredient_of_ours_is_there_alone_and_left_out_once():
     base, ours = (rows[name].recipe for name in ("ResUNet + Dice + Jaccard, no background", "ours"))
     changed = {key for key in ours if ours[key] != base[key]}
     branches = {
+        "plain blocks": "model",
         "EMA": "training",
         "twice the learning rate": "optimizer",
         "rare images": "sampling",
