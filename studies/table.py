@@ -26,7 +26,7 @@ def main() -> None:
     print("|".join(["", *["---"] * len(head), ""]))
     for row in rows:
         cells = [
-            row["row"],
+            row["row"].removeprefix("'"),  # which keeps a spreadsheet from reading it as a formula
             row["seeds"],
             number(row["miou"]),
             between(row["low"], row["high"]),
