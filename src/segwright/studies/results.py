@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,15 @@ def parameters_of(run: Path) -> int | None:
     try:
         with (run / "bundle" / "model.safetensors").open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            tree = json.loads(stream.read(min(length, 1 << 24)))
+            return _parameters_in(stream.read(min(length, 1 << 24)))
     except (OSError, ValueError):
         return None
+
+
+@lru_cache(maxsize=64)
+def _parameters_in(head: bytes) -> int:
+    """Of one head; the runs of a row have the same."""
+    tree = json.loads(head)
     shapes = [
         value["shape"]
         for name, value in tree.items()
