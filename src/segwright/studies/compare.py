@@ -145,7 +145,7 @@ def _require_same(first: Scored, other: Scored) -> None:
 
 def _compared(one: Scored, groups: Sequence[str] | None, *, resamples: int, definition: Definition) -> Compared:
     miou = bootstrap(one.counts, _miou(one.classes, definition), groups=groups, resamples=resamples)
-    return Compared(one.run, miou, shown_iou(one, definition), one.cost)
+    return Compared(one.run, miou, tuple(shown_iou([one], definition)[0].tolist()), one.cost)
 
 
 def _against(

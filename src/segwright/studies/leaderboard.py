@@ -262,8 +262,7 @@ def _row(plan: Plan, name: str, runs: Sequence[Scored], found: Replicates | None
         told.append("scored on other images, so not compared")
     deviation = float(each.std(ddof=1)) if len(each) > 1 else math.nan
     miou = replace(nothing, estimate=float(each.mean())) if found is None else interval(found)
-    classes = zip(*(shown_iou(one, plan.definition) for one in runs), strict=True)
-    iou = tuple(_mean_known(values) for values in classes)
+    iou = tuple(_mean_known(values) for values in shown_iou(runs, plan.definition).T.tolist())
     cost = _usual_cost([one.cost for one in runs])
     return Row(name, miou, deviation, len(runs), iou, cost, figure=figure, note="; ".join(told))
 

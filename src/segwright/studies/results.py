@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from segwright.errors import DataError
 from segwright.files import read_arrays, read_json
@@ -70,11 +70,16 @@ class Scored:
     cost: Cost
 
 
-def shown_iou(one: Scored, definition: Definition) -> tuple[float, ...]:
-    """IoU of each class; NaN of one that does not occur, or whose true pixels are dropped and that is in no mean."""
-    iou = score_counts(one.totals, one.classes, definition).iou
-    apart = set(dropped_classes(one.classes, definition)) - set(scored_classes(one.classes, definition))
-    return tuple(math.nan if k in apart else float(value) for k, value in enumerate(iou))
+def shown_iou(runs: Sequence[Scored], definition: Definition) -> Float64[np.ndarray, "S K"]:
+    """IoU of each class in runs of the same classes.
+
+    NaN of one that does not occur, or whose true pixels are dropped and that is in no mean.
+    """
+    classes = runs[0].classes
+    iou = np.array(score_counts(np.stack([one.totals for one in runs]), classes, definition).iou)
+    apart = set(dropped_classes(classes, definition)) - set(scored_classes(classes, definition))
+    iou[:, sorted(apart)] = math.nan
+    return iou
 
 
 @dataclass
