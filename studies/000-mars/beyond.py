@@ -4,8 +4,9 @@
 
 STUDY is the folder of the study with all seeds of 'ours', WORK takes what is made here: the average, the images of the
 test set as it labels them, a student of every seed (the recipe and minutes of 'ours', from scratch), their average, and
-its labels of the test set. Writes beyond.csv beside this file: each gain, paired on the same validation images, with
-its 95 % interval over images and seeds, or over images alone where there is one pair. What was made is not made again.
+the labels of the test set by the better average. Writes beyond.csv beside this file: each gain, paired on the same
+validation images, with its 95 % interval over images and seeds, or over images alone where there is one pair. What was
+made is not made again.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ def main() -> None:
     lines = [
         ("mirrored copies, against ours", [scores(run, "horizontal") for run in ours], alone),
         ("three seeds averaged, against the best of them", [scores(teacher)], [best]),
+        ("its mirrored copies, against that", [scores(teacher, "horizontal")], [scores(teacher)]),
+        ("average and mirrored copies, against the best of ours", [scores(teacher, "horizontal")], [best]),
         ("students, against ours", [scores(run) for run in students], alone),
         ("three students averaged, against three seeds averaged", [scores(taught)], [scores(teacher)]),
-        ("its mirrored copies, against that", [scores(taught, "horizontal")], [scores(taught)]),
-        ("all of them, against the best of ours", [scores(taught, "horizontal")], [best]),
     ]
     rows: list[list[object]] = [["comparison", "mIoU", "gain", "low", "high", *(f"pair {s}" for s in SEEDS)]]
     for name, ones, others in lines:
@@ -82,9 +83,11 @@ def main() -> None:
     width = len(rows[0])
     write_csv(Path(__file__).with_name("beyond.csv"), [[*row, *[""] * (width - len(row))] for row in rows])
     print("\n".join("  ".join(map(str, row)) for row in rows))
-    labels = work / "test_set.npz"
+    chosen = max((teacher, taught), key=lambda of: miou_of(scores(of)))
+    labels = work / f"test_set-{chosen.name}.npz"
+    print(f"the test set is labelled by: {chosen.name}, mirrored copies averaged")
     if not labels.exists():
-        verbs.predict(taught, asked.mars, out=labels, key="test_set", flips="horizontal")
+        verbs.predict(chosen, asked.mars, out=labels, key="test_set", flips="horizontal")
 
 
 def run_of(study: Path, row: str, seed: int) -> Path:
