@@ -181,9 +181,8 @@ def one_changed(own: Mapping[str, Any], space: Space, *, seed: int) -> list[dict
     """Points that differ from one in a single key: each other model, then one step of each other key.
 
     A step is half a decade of a logarithmic range, but at most a third of it, a quarter of another range, and any other
-    entry of a menu. What they
-    teach is plain to read, and a search of few trials is not spent on random points, of which nearly each has one bad
-    value among many keys.
+    entry of a menu. What they teach is plain to read, and a search of few trials is not spent on random points, of
+    which nearly each has one bad value among many keys.
 
     Args:
         own: the point, within the space.
