@@ -1,15 +1,19 @@
 """Print a study's results.csv as the table of its README.
 
     python studies/table.py studies/000-mars/results.csv --class big_rock --figure val_miou
+    python studies/table.py studies/004-flood/results.csv --also studies/004-flood/test.csv dice_per_image_label
 
-The last columns are the report's figures, as `figure` of the study file has them.
+`--also` takes a column of what `collect.py` wrote, the mean over seeds. The last columns are the report's figures, as
+`figure` of the study file has them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 
 
 def main() -> None:
@@ -17,26 +21,43 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--class", dest="classes", action="append", default=[], metavar="CLASS")
     parser.add_argument("--figure", action="append", default=[])
+    parser.add_argument("--also", nargs=2, action="append", default=[], metavar=("FILE", "COLUMN"))
     asked = parser.parse_args()
     with asked.results.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    head = ["row", "seeds", "mIoU", "95 % interval", "against the baseline", *asked.classes, "minutes", "images/s"]
+    head = ["row", "seeds", "mIoU", "95 % interval", "against the baseline", *asked.classes]
+    also = {f"{column} ({Path(file).stem})": means_of(Path(file), column) for file, column in asked.also}
+    head += [*also, "minutes", "images/s"]
     head += [f"report: {name}" for name in asked.figure]
     print("|".join(["", *(f" {name} " for name in head), ""]))
     print("|".join(["", *["---"] * len(head), ""]))
     for row in rows:
         cells = [
-            row["row"].removeprefix("'"),  # which keeps a spreadsheet from reading it as a formula
+            name := row_name(row),
             row["seeds"],
             number(row["miou"]),
             between(row["low"], row["high"]),
             difference(row),
-            *(number(row[f"iou {name}"], 2) for name in asked.classes),
+            *(number(row[f"iou {one}"], 2) for one in asked.classes),
+            *(number(str(means.get(name, ""))) for means in also.values()),
             number(row["minutes"], 1),
             number(row["images_per_second"], 0),
-            *(row.get(f"paper {name}", "") for name in asked.figure),
+            *(number(row.get(f"paper {one}", ""), 4) for one in asked.figure),
         ]
         print("|".join(["", *(f" {cell} " for cell in cells), ""]))
+
+
+def row_name(row: dict[str, str]) -> str:
+    return row["row"].removeprefix("'")  # which keeps a spreadsheet from reading it as a formula
+
+
+def means_of(file: Path, column: str) -> dict[str, float]:
+    """The mean of a column over the seeds of each row."""
+    values: dict[str, list[float]] = defaultdict(list)
+    with file.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            values[row["row"]].append(float(row[column]))
+    return {name: fmean(some) for name, some in values.items()}
 
 
 def number(text: str, digits: int = 3) -> str:
