@@ -115,7 +115,8 @@ class Head:
         labels: the head's own label of each class 0..K-1; `IGNORE_INDEX` leaves its pixels out. Empty: the classes.
         num_classes: of the head; 0: K.
         whole: the head says of a whole image, (N, 2, 1, 1), whether it is all of this class.
-        whole_share: share of an image's valid pixels from which it is.
+        whole_share: share of an image's valid pixels beyond which it is.
+        on_demand: taught only where `loss.heads` names it.
     """
 
     name: str
@@ -123,12 +124,12 @@ class Head:
     num_classes: int = 0
     whole: int | None = None
     whole_share: float = 0.9
+    on_demand: bool = False
 
-    def is_of_classes(self, num_classes: int) -> bool:
-        """Whether its labels mean the K classes themselves, be it that some are taken for others."""
-        if self.whole is not None or self.num_classes not in (0, num_classes):
-            return False
-        return all(label == IGNORE_INDEX or self.labels[label] == label for label in self.labels)
+    @property
+    def of_classes(self) -> bool:
+        """Whether it is taught the K classes as they stand in a mask."""
+        return not self.labels and self.whole is None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,25 @@ def test_a_judge_of_whole_images_is_taught_one_answer_an_image() -> None:
     assert nothing == 0
 
 
+def test_an_image_is_all_one_class_beyond_the_share_not_at_it() -> None:
+    masks = torch.zeros(2, 2, 5, dtype=torch.long)
+    masks[0, 0, 0] = 1  # nine of ten pixels
+    binary = build_loss("ce", num_classes=2)
+    answer = logits(2, size=(1, 1))
+    for share, wanted in ((0.9, [0, 1]), (0.89, [1, 1])):
+        judge = Head("whole 0", whole=0, num_classes=2, whole_share=share)
+        loss = HeadsLoss([Head("main"), judge], [build_loss("ce", num_classes=3), binary], taught=["whole 0"])
+        truth = torch.tensor(wanted)[:, None, None]
+        torch.testing.assert_close(loss([logits(3), answer], masks), binary(answer, truth))
+
+
+def test_a_head_on_demand_is_taught_where_it_is_named() -> None:
+    answers, one = [logits(3, seed) for seed in range(2)], build_loss("ce", num_classes=3)
+    heads = [Head("main"), Head("first", on_demand=True)]
+    torch.testing.assert_close(HeadsLoss(heads, [one, one])(answers, MASKS), one(answers[0], MASKS))
+    torch.testing.assert_close(HeadsLoss(heads, [one, one], taught=["first"])(answers, MASKS), one(answers[1], MASKS))
+
+
 def test_only_taught_heads_get_gradients_and_progress_reaches_all() -> None:
     answers = [logits(3, 1), logits(3, 2)]
     losses = [build_loss("ramp(0, 1)*ce", num_classes=3) for _ in range(2)]

@@ -123,6 +123,7 @@ def test_a_soup_is_the_mean_of_weights() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
+        ("cascade", {"whole_share": 90}, r"whole_share 90.*such as 0\.9"),
         ("two_step", {}, "Name one or more rare classes"),
         ("two_step", {"labels": [7]}, "labels from 0 to 3"),
         ("two_step", {"labels": ["big rock"]}, "names of classes"),

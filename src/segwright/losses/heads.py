@@ -27,7 +27,7 @@ class HeadsLoss(nn.Module):
     Args:
         heads: of the network, the main one first.
         losses: one a head: for its own number of classes.
-        taught: names of the heads that count; none: all.
+        taught: names of the heads that count; none: all but those on demand.
         ignored: labels that no head learns; those of heads without labels of their own are left to their loss.
 
     Attributes:
@@ -51,7 +51,8 @@ class HeadsLoss(nn.Module):
                 raise RecipeError(f"the model has no head '{name}'", mend=nearest(name, names))
         self._heads = tuple(heads)
         self._losses = nn.ModuleList(losses)
-        self._taught = [place for place, name in enumerate(names) if not taught or name in taught]
+        chosen = taught or [head.name for head in heads if not head.on_demand]
+        self._taught = [place for place, name in enumerate(names) if name in chosen]
         # Not part of a checkpoint: the model brings them back.
         self.register_buffer("kept", _table(Head("all", labels=tuple(range(IGNORE_INDEX))), ignored), persistent=False)
         self.register_buffer("tables", torch.stack([_table(head, ignored) for head in heads]), persistent=False)
@@ -84,8 +85,7 @@ class HeadsLoss(nn.Module):
             truth = self._truth(place, masks)
             if answer.shape[2:] != truth.shape[1:]:
                 answer = nn.functional.interpolate(answer, size=truth.shape[1:], mode="bilinear")
-            own = bool(head.labels) or head.whole is not None
-            shares.append(1.0 if own else HEAD_SHARE ** (place - self._lessons_before(place)))
+            shares.append(HEAD_SHARE ** (place - self._lessons_before(place)) if head.of_classes else 1.0)
             values.append(shares[-1] * self._losses[place](answer, truth, total=total))
         return torch.stack(values).sum() / sum(shares)
 
@@ -96,7 +96,7 @@ class HeadsLoss(nn.Module):
         return main
 
     def _lessons_before(self, place: int) -> int:
-        return sum(bool(head.labels) or head.whole is not None for head in self._heads[:place])
+        return sum(not head.of_classes for head in self._heads[:place])
 
     def _truth(self, place: int, masks: Masks) -> Tensor:
         """What a head is taught: (N, H, W) labels of its own, or (N, 1, 1) of whole images."""
@@ -105,7 +105,7 @@ class HeadsLoss(nn.Module):
             masks = self.kept[masks]
             valid = (masks != IGNORE_INDEX).sum((1, 2))
             there = (masks == head.whole).sum((1, 2))
-            whole = (there >= head.whole_share * valid).long()
+            whole = (there > head.whole_share * valid).long()
             return torch.where(valid > 0, whole, IGNORE_INDEX)[:, None, None]
         return self.tables[place][masks] if head.labels else masks
 

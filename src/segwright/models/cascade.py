@@ -2,7 +2,7 @@
 
 The cascade is that of a course project. Many of its images were all one class, so for each such class a small
 classifier (MobileViT, Mehta and Rastegari 2022, https://arxiv.org/abs/2110.02178) tells with a probability g_k whether
-at least nine tenths of an image are class k; a segmenter is trained with the rare classes relabelled to background;
+more than nine tenths of an image are class k; a segmenter is trained with the rare classes relabelled to background;
 what both say is mixed, and a refiner that learns all classes cleans it:
 
     p = (1 - sum_k g_k) softmax(segmenter) + sum_k g_k [class k]        (g scaled down where they add up to more than 1)
@@ -73,6 +73,7 @@ class Cascade(nn.Module):
         refiner: of the same channels and classes.
         whole: the label that each judge looks for.
         relabelled: what the segmenter is taught for each label.
+        whole_share: share of an image's labelled pixels beyond which it is all one class.
     """
 
     takes_masks = True
@@ -85,6 +86,7 @@ class Cascade(nn.Module):
         *,
         whole: Sequence[int],
         relabelled: Sequence[int],
+        whole_share: float = Head.whole_share,
     ) -> None:
         super().__init__()
         self.segmenter = segmenter
@@ -95,7 +97,7 @@ class Cascade(nn.Module):
         self.heads = (
             Head("main"),
             Head("segmenter", labels=tuple(relabelled), num_classes=count),
-            *(Head(f"whole {label}", whole=label, num_classes=2) for label in whole),
+            *(Head(f"whole {label}", whole=label, num_classes=2, whole_share=whole_share) for label in whole),
         )
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor | tuple[Tensor, ...]:
@@ -131,7 +133,8 @@ def _refined(refiner: Refiner, x: Tensor, log_probs: Tensor, masks: Masks | None
 
 REFINED_ARGUMENTS: dict[str, Any] = {"base": "unet", **REFINER_ARGUMENTS}
 CASCADE_ARGUMENTS: dict[str, Any] = {
-    "segmenter": "transunet", "labels": (), "background": 0, "whole": None, "judge": "mobilevit_xxs",
+    "segmenter": "transunet", "labels": (), "background": 0, "whole": None, "whole_share": Head.whole_share,
+    "judge": "mobilevit_xxs",
     **REFINER_ARGUMENTS,
 }  # fmt: skip
 
@@ -154,12 +157,17 @@ def cascade_entries(build: Build) -> dict[str, ModelEntry]:
         others = [k for k in range(spec.num_classes) if k not in rare]
         whole = labels_of(spec, others if chosen["whole"] is None else chosen["whole"])
         segmenter = build(member_spec(chosen["segmenter"], spec, key="segmenter"))
+        share = chosen["whole_share"]
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            problem = f"{spec.name}: whole_share {share!r}"
+            raise RecipeError(problem, mend="give a share of an image above 0 and below 1, such as 0.9")
         net = Cascade(
             segmenter,
             [_judge(str(chosen["judge"]), in_channels=spec.in_channels) for _ in whole],
             _refiner(spec, chosen),
             whole=whole,
             relabelled=[background if k in rare else k for k in range(spec.num_classes)],
+            whole_share=share,
         )
         return SegmentationModel(spec, net, encoder=None, input_size=InputSize(1))
 

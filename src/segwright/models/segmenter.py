@@ -220,10 +220,9 @@ class SegmentationModel(nn.Module):
         if not isinstance(answer, tuple):
             return self._finished(answer, height, width, in_place=True)
         said = self.heads or (Head("any"),) * len(answer)
-        own = [head.is_of_classes(self.spec.num_classes) for head in said]
         return tuple(
-            self._finished(logits, height, width, in_place=False) if of_classes else logits[..., :height, :width]
-            for logits, of_classes in zip(answer, own, strict=True)
+            self._finished(logits, height, width, in_place=False) if head.of_classes else logits[..., :height, :width]
+            for logits, head in zip(answer, said, strict=True)
         )
 
     def _finished(self, logits: Tensor, height: int, width: int, *, in_place: bool) -> Tensor:

@@ -6,6 +6,9 @@ With p1, p2 the probabilities (N, K, H, W) of the branches; it answers log p, wh
 plain average of the two, and is trained as a whole: branches and weights. A learnt mixture of networks: Jacobs et al.
 1991, https://doi.org/10.1162/neco.1991.3.1.79, without the gate by image. (Not the Uformer of image restoration.)
 
+While it trains it answers with both branches too, which are taught only where `loss.heads` names them: in stages a
+recipe can train `first`, then `second`, then the whole (`loss.heads: [main]`).
+
 Both branches are the model's encoder: `freeze_encoder` holds both and trains the weights alone.
 """
 
@@ -19,27 +22,31 @@ from torch.nn import functional as F
 
 from segwright.models.branches import Branches, Build, branch_arguments, build_branches
 from segwright.models.segmenter import InputSize, ModelEntry, ModelSpec, SegmentationModel
+from segwright.types import Head
 
 
 @final
 class UFormer(nn.Module):
-    """The average of two models: (N, C, H, W) -> log-probabilities (N, K, H, W), float32.
+    """The average of two models: (N, C, H, W) -> log-probabilities (N, K, H, W), float32; in training both branches too.
 
     Args:
         branches: the two models.
     """
+
+    heads = (Head("main"), Head("first", on_demand=True), Head("second", on_demand=True))
 
     def __init__(self, branches: Branches) -> None:
         super().__init__()
         self.branches = branches
         self.weight = nn.Parameter(torch.zeros(2))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         first, second = self.branches(x)
         weights = F.log_softmax(self.weight, dim=0)
         # In float32: half precision would round away what a small share of one branch adds.
         shares = [F.log_softmax(logits.float(), dim=1) for logits in (first, second)]
-        return torch.logaddexp(weights[0] + shares[0], weights[1] + shares[1])
+        average = torch.logaddexp(weights[0] + shares[0], weights[1] + shares[1])
+        return (average, first, second) if self.training else average
 
 
 ARGUMENTS: dict[str, Any] = {"first": "unet", "second": {"name": "segformer", "encoder": "mit_b0"}}

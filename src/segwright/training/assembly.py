@@ -268,16 +268,15 @@ def _loss_of(recipe: Recipe, images: Prepared, *, heads: Sequence[Head]) -> Weig
     """The loss of the classes, or that of every head of a network with several."""
     asked, classes = recipe.loss, images.classes
     pixels = images.pack.class_pixels[images.indices("train")]
-    weights = preflight.loss_weights(asked, classes=classes, class_pixels=pixels)
 
     def loss_of(head: Head) -> WeightedLoss:
-        own = head.is_of_classes(classes.num_classes)
         return build_loss(
             asked.formula,
-            num_classes=classes.num_classes if own else head.num_classes,
-            class_weights=weights if own else None,
+            num_classes=classes.num_classes if head.of_classes else head.num_classes,
+            class_weights=preflight.loss_weights(asked, classes=classes, class_pixels=pixels, head=head),
             weighted_in=asked.weighted_in,
-            ignore_in_loss=classes.ignore_in_loss if own else (),
+            # Other heads never see the pixels of these classes.
+            ignore_in_loss=classes.ignore_in_loss if head.of_classes else (),
             label_smoothing=asked.label_smoothing,
         )
 

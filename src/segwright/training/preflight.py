@@ -18,7 +18,7 @@ from segwright.losses.class_weights import class_weights
 from segwright.models import SegmentationModel
 from segwright.recipe import AugmentRecipe, LossRecipe, MixRecipe, ModelRecipe, SamplingRecipe
 from segwright.training.memory import SMALLER
-from segwright.types import ClassSet
+from segwright.types import IGNORE_INDEX, ClassSet, Head
 
 LARGEST_CROP_PX = 512
 RARE_SHARE = 0.02
@@ -113,19 +113,32 @@ def mix_policy_of(recipe: MixRecipe, *, classes: ClassSet, class_pixels: Int[np.
 
 
 def loss_weights(
-    recipe: LossRecipe, *, classes: ClassSet, class_pixels: Int[np.ndarray, "N 256"]
+    recipe: LossRecipe, *, classes: ClassSet, class_pixels: Int[np.ndarray, "N 256"], head: Head
 ) -> tuple[float, ...] | None:
-    """One weight a class from the training images, or as given; None for all alike."""
-    if isinstance(recipe.class_weights, str):
-        if recipe.class_weights == "none":
-            return None
-        counts = class_pixels[:, : classes.num_classes].sum(axis=0).tolist()
-        return class_weights(recipe.class_weights, counts=counts, left_out=classes.ignore_in_loss)
-    if len(recipe.class_weights) != classes.num_classes:
-        raise RecipeError(
-            f"{len(recipe.class_weights)} class weights for {classes.num_classes} classes", mend="give one a class"
-        )
-    return recipe.class_weights
+    """One weight for each label that a head is taught, from the training images or as given; None for all alike.
+
+    Weights that are given one by one are those of the classes: heads with other labels learn all alike. So do heads
+    that say something of a whole image.
+
+    Raises:
+        RecipeError: there is not one weight a class, or no weighting of that name.
+    """
+    asked = recipe.class_weights
+    if not isinstance(asked, str):
+        if len(asked) != classes.num_classes:
+            problem = f"{len(asked)} class weights for {classes.num_classes} classes"
+            raise RecipeError(problem, mend="give one a class")
+        return asked if head.of_classes else None
+    if asked == "none" or head.whole is not None:
+        return None
+    counts = class_pixels[:, : classes.num_classes].sum(axis=0).tolist()
+    if head.of_classes:
+        return class_weights(asked, counts=counts, left_out=classes.ignore_in_loss)
+    own = [0] * head.num_classes
+    for k, label in enumerate(head.labels):
+        if label != IGNORE_INDEX and k not in classes.ignore_in_loss:
+            own[label] += counts[k]
+    return class_weights(asked, counts=own)
 
 
 def normalization(
