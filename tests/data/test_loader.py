@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,25 @@ def test_a_batch_holds_the_images_that_it_names():
     assert batch.images[:, 0, 0, 0].tolist() == batch.index.tolist()
     assert batch.masks is not None
     assert batch.masks[:, 0, 0].tolist() == [i % 3 for i in batch.index.tolist()]
+
+
+def test_images_that_a_policy_is_not_for_stay_as_they_are():
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (3, 24, 32), dtype=np.uint8) for _ in range(8)]
+    masks = [rng.integers(0, 3, (24, 32), dtype=np.uint8) for _ in range(8)]
+    policy = replace(
+        PRESETS["strong"], quarter_turns=True, elastic_px=4.0, grid_distortion=0.3,
+        match=0.9, match_to=np.sort(rng.integers(0, 256, (5, 3, 256)).astype(float), axis=2),
+    )  # fmt: skip
+    changed = np.arange(8) % 2 == 0
+    loader = TrainLoader(
+        pack_arrays(images, masks), list(range(8)), batch_size=8, policy=policy, crop_px=(24, 32), changed=changed
+    )
+    for step in range(3):
+        batch = loader.batch(step)
+        for image, mask, i in zip(batch.images.numpy(), batch.masks.numpy(), batch.index.tolist(), strict=True):
+            same_image, same_mask = (image == images[i]).all(), (mask == masks[i]).all()
+            assert (same_image, same_mask) == (not changed[i], not changed[i])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 23])

@@ -8,8 +8,8 @@ import pytest
 from segwright.augment.mix import MixPolicy
 from segwright.data.order import Order
 from segwright.errors import RecipeError
-from segwright.recipe import MixRecipe, Recipe, SamplingRecipe, make_recipe, override
-from segwright.training.preflight import draw_weights, mix_policy_of, rare_labels
+from segwright.recipe import AugmentRecipe, MixRecipe, Recipe, SamplingRecipe, make_recipe, override
+from segwright.training.preflight import changed_images, draw_weights, mix_policy_of, rare_labels
 from segwright.types import ClassSet
 
 CLASSES = ClassSet(("ground", "rock", "boulder", "sky"), ((0, 0, 0),) * 4)
@@ -58,6 +58,20 @@ def test_rare_classes_are_named_or_found():
         rare_labels((), key="mix.paste_classes", classes=CLASSES, class_pixels=pixels([[10, 10, 0, 0]]))
     with pytest.raises(RecipeError, match="boulder"):
         rare_labels(("bolder",), key="k", classes=CLASSES, class_pixels=PIXELS)
+
+
+def test_images_of_some_classes_alone_are_changed():
+    classes = ClassSet(("soil", "sand", "rock"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+    counts = pixels([[9, 0, 1], [9, 1, 0], [5, 5, 0]])
+    asked = AugmentRecipe(only_classes=("rock", "sand"))
+    assert changed_images(asked, classes=classes, class_pixels=counts).tolist() == [True, True, True]
+    assert changed_images(AugmentRecipe(), classes=classes, class_pixels=counts) is None
+    rocks = AugmentRecipe(only_classes=("rock",))
+    assert changed_images(rocks, classes=classes, class_pixels=counts).tolist() == [True, False, False]
+    with pytest.raises(RecipeError, match=r"no training image holds rock.*only_classes"):
+        changed_images(rocks, classes=classes, class_pixels=counts[1:])
+    with pytest.raises(RecipeError, match=r"no class 'rok'.*rock"):
+        changed_images(AugmentRecipe(only_classes=("rok",)), classes=classes, class_pixels=counts)
 
 
 def test_a_recipe_becomes_a_policy():

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from segwright.augment.policy import Policy
@@ -56,6 +56,18 @@ class ColorDraw:
         """The parameters of some of the images."""
         values = (getattr(self, field.name) for field in fields(self))
         return ColorDraw(*(None if value is None else value[rows] for value in values))  # type: ignore[arg-type]  # by field
+
+    def only(self, changed: Bool[np.ndarray, " N"]) -> ColorDraw:
+        """The same, but the other images keep their colours."""
+        return ColorDraw(
+            np.where(changed, self.gain, 1.0),
+            np.where(changed, self.offset, 0.0),
+            np.where(changed, self.gamma, 1.0),
+            None if self.mixing is None else np.where(changed[:, None, None], self.mixing, np.eye(3)),
+            None if self.blur_sigma_px is None else np.where(changed, self.blur_sigma_px, 0.0),
+            None if self.noise is None else np.where(changed, self.noise, 0.0),
+            self.noise_start,
+        )
 
     @property
     def changes_tone(self) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from segwright.augment.policy import Policy
@@ -48,6 +48,12 @@ class Distortion:
     def part(self, rows: slice | Int[np.ndarray, " M"]) -> Distortion:
         """The displacements of some of the images."""
         elastic, grid = (None if nodes is None else nodes[rows] for nodes in (self.elastic, self.grid))
+        return Distortion(elastic, grid, self.spacing_px)
+
+    def only(self, changed: Bool[np.ndarray, " N"]) -> Distortion:
+        """The same, but the other images stay as they are."""
+        still = changed[:, None, None, None]
+        elastic, grid = (None if nodes is None else nodes * still for nodes in (self.elastic, self.grid))
         return Distortion(elastic, grid, self.spacing_px)
 
     def fields(self, crop_px: tuple[int, int]) -> Float[np.ndarray, "N h w 2"]:

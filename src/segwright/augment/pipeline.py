@@ -71,6 +71,7 @@ def draw(
     crop_px: tuple[int, int],
     channels: int,
     rng: np.random.Generator,
+    changed: Bool[np.ndarray, " N"] | None = None,
 ) -> Draw:
     """Draw the parameters of one batch; nothing later in the pipeline draws anything.
 
@@ -80,13 +81,22 @@ def draw(
         crop_px: rows and columns of the output.
         channels: of the images; hue and saturation need three.
         rng: the only source of chance.
+        changed: which images the policy is for; of the others a crop is taken, and nothing is changed. None: all.
     """
     # Nothing is drawn for what a policy leaves out, so that a new kind of change leaves older runs as they were.
     distortion = draw_distortion(policy, len(sizes_px), crop_px=crop_px, rng=rng)
+    if distortion is not None and changed is not None:
+        distortion = distortion.only(changed)
     reach_px = None if distortion is None else distortion.reach_px()
     matrices = draw_maps(policy, sizes_px, crop_px=crop_px, rng=rng, reach_px=reach_px)
     color = draw_color(policy, len(sizes_px), channels=channels, rng=rng)
-    return Draw(matrices, color, distortion, _draw_tones(policy, len(sizes_px), rng=rng))
+    tones = _draw_tones(policy, len(sizes_px), rng=rng)
+    if changed is not None:
+        cuts = draw_maps(Policy(), sizes_px, crop_px=crop_px, rng=rng)
+        matrices, color = np.where(changed[:, None, None], matrices, cuts), color.only(changed)
+        if tones is not None:
+            tones[~changed] = np.nan
+    return Draw(matrices, color, distortion, tones)
 
 
 def _draw_tones(policy: Policy, count: int, *, rng: np.random.Generator) -> Float[np.ndarray, "N C Q"] | None:

@@ -21,7 +21,7 @@ from typing import final
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from segwright.augment import Draw, Policy, augment_on_cpu, augment_on_device, draw
 from segwright.augment.focus import centred_maps
@@ -52,6 +52,7 @@ class TrainLoader:
         policy: ranges of the random changes.
         crop_px: rows and columns of a batch.
         weights: relative chance of each of `indices` to be drawn; None draws each once a pass.
+        changed: which of `indices` the policy is for; the others stay as they are. None: all.
         seed: decides order and changes.
         device: where batches are delivered.
 
@@ -61,12 +62,12 @@ class TrainLoader:
 
     def __init__(
         self, pack: Pack, indices: Sequence[int] | Int[np.ndarray, " M"], *, batch_size: int, policy: Policy,
-        crop_px: tuple[int, int], weights: Float[np.ndarray, " M"] | None = None, seed: int = 0,
-        device: str | torch.device = "cpu",
+        crop_px: tuple[int, int], weights: Float[np.ndarray, " M"] | None = None,
+        changed: Bool[np.ndarray, " M"] | None = None, seed: int = 0, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
         self._pack, self._indices = pack, np.asarray(indices, dtype=np.int64)
         self._batch_size, self._policy, self._crop_px, self._seed = batch_size, policy, crop_px, seed
-        self._device = torch.device(device)
+        self._device, self._changed = torch.device(device), changed
         _check_masks(pack, self._indices)
         self._order = Order(len(self._indices), weights=weights, seed=seed)
         self._step = 0
@@ -179,7 +180,9 @@ class TrainLoader:
         rows = self._indices[places]
         sizes = self._pack.sizes[rows]
         rng = np.random.default_rng([self._seed, _CHANGE, step])
-        parameters = draw(self._policy, sizes, crop_px=self._crop_px, channels=self._pack.channels, rng=rng)
+        changed = None if self._changed is None else self._changed[places]
+        channels = self._pack.channels
+        parameters = draw(self._policy, sizes, crop_px=self._crop_px, channels=channels, rng=rng, changed=changed)
         if self._focus is None:
             return parameters
         rng = np.random.default_rng([self._seed, _FOCUS, step])

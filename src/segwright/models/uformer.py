@@ -27,7 +27,7 @@ from segwright.types import Head
 
 @final
 class UFormer(nn.Module):
-    """The average of two models: (N, C, H, W) -> log-probabilities (N, K, H, W), float32; in training both branches too.
+    """Average of two models: (N, C, H, W) -> log-probabilities (N, K, H, W), float32; in training those of both too.
 
     Args:
         branches: the two models.

@@ -161,6 +161,7 @@ class AugmentRecipe(Part):
     noise: Fraction | None = Field(None, description="standard deviation as a share of full scale")
     match: Fraction | None = Field(None, description="share of the images that take over the tones of one of match_to")
     match_to: str | None = Field(None, description="pictures whose tones are taken, such as those of the test set")
+    only_classes: tuple[str, ...] = Field((), description="images that hold none of these stay as they are; none: all")
 
     @model_validator(mode="after")
     def _rising_scale(self) -> AugmentRecipe:

@@ -207,6 +207,7 @@ def loaders_of(
         policy=preflight.policy_of(recipe.augment, channels=pack.channels, tones=_tones(recipe, images)),
         crop_px=recipe.augment.crop_px,
         weights=preflight.draw_weights(recipe.sampling, classes=images.classes, class_pixels=pack.class_pixels[rows]),
+        changed=preflight.changed_images(recipe.augment, classes=images.classes, class_pixels=pack.class_pixels[rows]),
         seed=recipe.training.seed,
         device=device,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from segwright.augment.mix import MixPolicy
 from segwright.augment.policy import PRESETS, Policy
@@ -41,6 +41,25 @@ def policy_of(recipe: AugmentRecipe, *, channels: int, tones: np.ndarray | None 
         if channels != 3:
             merged[name] = 0.0
     return Policy(**merged)
+
+
+def changed_images(
+    recipe: AugmentRecipe, *, classes: ClassSet, class_pixels: Int[np.ndarray, "N 256"]
+) -> Bool[np.ndarray, " N"] | None:
+    """Which images are changed: those that hold one of the classes that the recipe names; None for all.
+
+    Raises:
+        RecipeError: there is no class of a name, or no training image holds one.
+    """
+    if not recipe.only_classes:
+        return None
+    held: Bool[np.ndarray, " N"] = (
+        class_pixels[:, [classes.index(name) for name in recipe.only_classes]] > 0
+    ).any(axis=1)  # fmt: skip
+    if not held.any():
+        problem = f"no training image holds {' or '.join(recipe.only_classes)}, which augment.only_classes names"
+        raise RecipeError(problem, mend="name other classes, or leave it out")
+    return held
 
 
 def crop_of(recipe: AugmentRecipe, *, sizes: Int[np.ndarray, "N 2"]) -> tuple[int, int]:

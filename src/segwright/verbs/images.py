@@ -86,7 +86,7 @@ def augment(
         source: images with masks, in any form that `train` takes, or a recipe.
         out: a new folder.
         count: how many copies.
-        only_classes: copy only images that hold one of these.
+        only_classes: copy only images that hold one of these; `augment.only_classes` of a recipe where none is named.
         overrides: keys of the recipe; `augment.preset` is `copies` where it is not named.
         seed: decides which images are copied and how each copy is changed.
         copies_only: leave the originals out.
@@ -114,7 +114,7 @@ def augment(
         folder,
         count=count,
         policy=policy_of(recipe.augment, channels=pack.channels, tones=tones),
-        only_classes=only_classes,
+        only_classes=only_classes or recipe.augment.only_classes,
         seed=seed,
         copies_only=copies_only,
         progress=progress,
