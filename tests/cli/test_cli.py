@@ -154,6 +154,8 @@ def test_short_options_become_keys(home: Path, capsys: pytest.CaptureFixture[str
     assert sum(line.startswith("mIoU under 'keras-mars'") for line in told) == 1
     pairs = summary["dice_per_image_label"]["estimate"]
     assert any(line.startswith(f"Dice per image and label {pairs:.3f} (") for line in told)
+    most = summary["prevalent_accuracy"]["estimate"]
+    assert any(line.startswith(f"prevalent class {most:.3f} (") for line in told)
     assert segwright.evaluate(run, score_as="keras-mars", progress=False).miou == pytest.approx(value)
 
 

@@ -90,6 +90,10 @@ def test_compare_and_runs(
     code, told = call("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--no-images", "-o", str(page))
     assert (code, "better" in told) == (0, True)
     assert "<img" not in page.read_text()
+    assert "under" not in told
+    words = ("--no-images", "-o", str(page), "--definition", "keras-mars")
+    assert "mIoU under 'keras-mars'" in call("compare", str(tmp_path / "a"), str(tmp_path / "b"), *words)[1]
+    assert "by the mIoU under" in page.read_text()
     assert "2 runs" in call("runs", "--in", str(tmp_path))[1]
     assert "1 runs" in call("runs", "seed=1", "--in", str(tmp_path), "--tag", "good")[1]
     assert call("runs", "--in", str(tmp_path), "--remove")[0] == 2

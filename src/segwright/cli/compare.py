@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from segwright.cli.menus import Definition
 from segwright.cli.text import examples, say, show_table, shown
 
 EXAMPLES = examples(
     "segwright compare runs/ce-1 runs/dice-1",
     "segwright compare runs/a runs/b runs/c --split test -o abc.html",
     "segwright compare runs/a runs/b --no-images",
+    "segwright compare runs/a runs/b --definition keras-mars",
 )
 
 
@@ -22,6 +24,7 @@ def compare(
         "comparison.html"
     ),
     split: Annotated[str, typer.Option(help="Whose scores.")] = "val",
+    definition: Annotated[Definition, typer.Option(help="Which mIoU.")] = "declared",
     count: Annotated[int, typer.Option(min=1, max=20, help="Best, worst and most unlike images to show.")] = 5,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Show images; the models label them.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
@@ -31,7 +34,9 @@ def compare(
     from segwright.reporting.board_tables import number, p_text
     from segwright.reporting.comparison_page import names_of
 
-    found, files = verbs.compare(runs, out=out, split=split, count=count, images=images, device=device)
+    found, files = verbs.compare(
+        runs, out=out, split=split, definition=definition, count=count, images=images, device=device
+    )
     names = names_of(found.runs)
     rows = []
     for name, one in zip(names, found.runs, strict=True):
@@ -43,7 +48,8 @@ def compare(
         interval = f"{gap.low:+.4f} to {gap.high:+.4f}"
         rows.append([*told, f"{gap.estimate:+.4f}", interval, p_text(one.p_value), one.verdict])
     heads = ["run", "mIoU", "interval", "difference", "its interval", "p (Holm)", "verdict"]
-    show_table(f"{found.split}: {len(found.ids)} images", heads, rows, right=heads[1:-1])
+    score = "" if definition == "declared" else f", mIoU under '{definition}'"
+    show_table(f"{found.split}: {len(found.ids)} images{score}", heads, rows, right=heads[1:-1])
     classes = [[name, *(number(one.iou[k], 3) for one in found.runs)] for k, name in enumerate(found.classes.names)]
     show_table("IoU of the classes", ["class", *names], classes, right=names)
     say("Differ most on: " + ", ".join(name for name, kind in found.chosen(count).items() if kind == "differ"))

@@ -36,6 +36,8 @@ def show(file: Path, *, score_as: str = "declared") -> None:
         say(f"{label} {_number(score)} ({_range(score)})")
     pairs = summary["dice_per_image_label"]
     say(f"Dice per image and label {_number(pairs)} ({_range(pairs)}): {_PAIRS}")
+    most = summary["prevalent_accuracy"]
+    say(f"prevalent class {_number(most)} ({_range(most)}): images whose most frequent class is the predicted one")
     for name, other in summary["definitions"].items() if ruled else ():
         if name != score_as and (other["in_mean"] != declared["in_mean"] or name == "keras-mars"):
             say(f"mIoU under '{name}' {_number(other['miou'])} ({_range(other['miou'])}): {other['sentence']}")

@@ -67,6 +67,7 @@ def compare(
     *,
     out: str | Path = "comparison.html",
     split: str = "val",
+    definition: Definition = "declared",
     count: int = 5,
     images: bool = True,
     device: str = "auto",
@@ -78,6 +79,7 @@ def compare(
         runs_of: folders of two or more runs; the first is what the others are compared with.
         out: the HTML file; images also go into a PNG of that name.
         split: whose scores.
+        definition: of the score.
         count: how many of the best, the worst and the most unlike images are shown.
         images: show images, which the models label for it.
         device: auto, cpu, cuda ...
@@ -94,7 +96,7 @@ def compare(
     from segwright.reporting.comparison_page import write_comparison
     from segwright.studies import compare as comparing
 
-    found = comparing.compare([Path(one) for one in runs_of], split=split)
+    found = comparing.compare([Path(one) for one in runs_of], split=split, definition=definition)
     if images:
         from segwright.studies.sides import show
 
