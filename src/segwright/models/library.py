@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from segwright.errors import RecipeError, nearest
+from segwright.models.deeplab import DeepLabV3Plus
 from segwright.models.segmenter import InputSize, ModelEntry, ModelSpec, SegmentationModel
 
 TIMM = "tu-"
@@ -236,7 +237,7 @@ _CLASSES: dict[str, Callable[..., nn.Module]] = {
     "fpn": smp.FPN,
     "pspnet": smp.PSPNet,
     "deeplabv3": smp.DeepLabV3,
-    "deeplabv3plus": smp.DeepLabV3Plus,
+    "deeplabv3plus": DeepLabV3Plus,
     "pan": smp.PAN,
     "upernet": smp.UPerNet,
     "segformer": smp.Segformer,
