@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segwright.errors import RunError
-from segwright.files import write_yaml
+from segwright.files import read_json, write_json, write_yaml
 from segwright.studies.compare import choose, compare
 
 Maker = Callable[..., np.ndarray]
@@ -57,6 +57,35 @@ def test_other_images_cannot_be_compared(trained: Callable[..., Path]) -> None:
         compare([trained("a", 0.7), other])
     with pytest.raises(RunError, match="one run cannot be compared"):
         compare([other])
+
+
+def test_other_masks_of_the_same_images_cannot_be_compared(
+    trained: Callable[..., Path], tmp_path: Path, write_run: Callable[..., None], confusion: Maker
+) -> None:
+    one, counts = trained("a", 0.7), confusion(0.7, seed=1)
+    counts[7, 1, 1] += 1
+    write_run(tmp_path / "b", counts)
+    write_yaml(tmp_path / "b" / "recipe.yaml", {})
+    with pytest.raises(RunError, match=r"b: was scored on other masks of these images than .*a"):
+        compare([one, tmp_path / "b"])
+
+
+def test_runs_of_other_rules_cannot_be_compared_by_them(trained: Callable[..., Path]) -> None:
+    runs = [trained("a", 0.7), trained("b", 0.7)]
+    file = runs[1] / "scores" / "val.json"
+    summary = read_json(file)
+    summary["classes"]["ignore_in_score"] = []
+    write_json(file, summary)
+    with pytest.raises(RunError, match=r"b: leaves other classes out of its score than .*all_classes"):
+        compare(runs)
+    compare(runs, definition="all_classes", resamples=50)
+
+
+def test_groups_count_whichever_run_knows_them(trained: Callable[..., Path]) -> None:
+    groups = [f"flight {i // 10}" for i in range(60)]
+    runs = [trained("a", 0.7), trained("bb", 0.72, groups=groups)]
+    for order in (runs, runs[::-1]):
+        assert compare(order, resamples=50).units == 6
 
 
 def test_chosen_images_are_the_most_unlike_the_best_and_the_worst() -> None:

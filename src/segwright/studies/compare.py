@@ -29,7 +29,7 @@ from segwright.evaluation.statistics import (
 )
 from segwright.metrics import Definition, score_counts
 from segwright.runs import find_run
-from segwright.studies.results import Cost, Reader, Scored, shown_iou
+from segwright.studies.results import Cost, Reader, Scored, rules, shown_iou
 from segwright.types import ClassSet
 
 Kind = Literal["differ", "best", "worst"]
@@ -118,8 +118,8 @@ def compare(
     reader = Reader(split, definition)
     scored = [reader.read(find_run(run)) for run in runs]
     for one in scored[1:]:
-        _require_same(scored[0], one)
-    groups = scored[0].groups
+        _require_same(scored[0], one, definition)
+    groups = next((one.groups for one in scored if one.groups is not None), None)
     each = [_compared(one, groups, resamples=resamples, definition=definition) for one in scored]
     against = [_against(one, scored[0], groups, resamples=resamples, definition=definition) for one in scored[1:]]
     adjusted = holm([whole.p_value for whole, _ in against])
@@ -132,7 +132,7 @@ def compare(
     return RunComparison(split, definition, scored[0].classes, scored[0].ids, units, tuple(told), image_scores)
 
 
-def _require_same(first: Scored, other: Scored) -> None:
+def _require_same(first: Scored, other: Scored, definition: Definition) -> None:
     if other.classes.names != first.classes.names:
         there, here = ", ".join(other.classes.names), ", ".join(first.classes.names)
         problem = f"has the classes {there}, and {first.run} {here}"
@@ -140,7 +140,16 @@ def _require_same(first: Scored, other: Scored) -> None:
     if other.ids != first.ids:
         shared = len(set(first.ids) & set(other.ids))
         problem = f"was scored on {len(other.ids)} images and {first.run} on {len(first.ids)}; {shared} are the same"
-        raise RunError(problem, mend="score both with: segwright evaluate RUN --data IMAGES", file=other.run)
+        raise RunError(problem, mend=_AGAIN, file=other.run)
+    if other.truth != first.truth:
+        problem = f"was scored on other masks of these images than {first.run}"
+        raise RunError(problem, mend=_AGAIN, file=other.run)
+    if rules(other.classes, definition) != rules(first.classes, definition):
+        problem = f"leaves other classes out of its score than {first.run}"
+        raise RunError(problem, mend="compare by --definition all_classes, or runs of the same rules", file=other.run)
+
+
+_AGAIN = "score both with: segwright evaluate RUN --data IMAGES"
 
 
 def _compared(one: Scored, groups: Sequence[str] | None, *, resamples: int, definition: Definition) -> Compared:

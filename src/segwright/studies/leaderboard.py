@@ -28,9 +28,9 @@ from segwright.evaluation.hierarchical import (
     needed,
 )
 from segwright.evaluation.statistics import Interval, holm, per_unit_counts
-from segwright.metrics import DEFINITIONS, Definition, dropped_classes, score_counts, scored_classes
+from segwright.metrics import DEFINITIONS, Definition, score_counts, scored_classes
 from segwright.studies.entries import Entry, Plan
-from segwright.studies.results import Cost, Reader, Scored, shown_iou
+from segwright.studies.results import Cost, Reader, Scored, rules, shown_iou
 from segwright.types import ClassSet
 
 ALPHA = 0.05
@@ -133,9 +133,9 @@ def board(plan: Plan, *, split: str = "val", resamples: int | None = None) -> Le
     wholes, notes = _whole_seeds(plan, scored, usual=classes)
     if resamples is None:
         resamples = SEED_RESAMPLES if len(scored) <= MANY_RUNS else SEED_RESAMPLES // 2
-    usual = Counter(whole.ids for row in wholes.values() for whole in row).most_common(1)
-    ids = usual[0][0] if usual else ()
-    units, found = _replicates(wholes, ids, definition=plan.definition, resamples=resamples)
+    counted = Counter(whole.images for row in wholes.values() for whole in row).most_common(1)
+    usual = counted[0][0] if counted else ((), b"")
+    units, found = _replicates(wholes, usual, definition=plan.definition, resamples=resamples)
     rows = [_row(plan, name, wholes.get(name, []), found.get(name), notes.get(name, [])) for name in plan.rows]
     rows.sort(key=lambda row: (math.isnan(row.miou.estimate), -row.miou.estimate))
     best = next((row.name for row in rows if row.name in found), None)
@@ -144,7 +144,7 @@ def board(plan: Plan, *, split: str = "val", resamples: int | None = None) -> Le
     rows = [replace(row, to_best=to_best.get(row.name), to_baseline=to_baseline.get(row.name)) for row in rows]
     return Leaderboard(
         name=plan.name, question=plan.question, split=split, definition=plan.definition, classes=classes,
-        images=len(ids), units=units, baseline=plan.baseline, rows=tuple(rows), runs=len(scored),
+        images=len(usual[0]), units=units, baseline=plan.baseline, rows=tuple(rows), runs=len(scored),
     )  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _has_scores(entry: Entry, split: str) -> bool:
 def _usual_classes(plan: Plan, scored: Sequence[tuple[Entry, Scored]]) -> ClassSet:
     """The classes, with their rules, that most runs are scored by."""
     each = [one.classes for _, one in scored]
-    kinds = [(classes.names, _rules(classes, plan.definition)) for classes in each]
+    kinds = [(classes.names, rules(classes, plan.definition)) for classes in each]
     return each[kinds.index(Counter(kinds).most_common(1)[0][0])]
 
 
@@ -169,7 +169,7 @@ def _whole_seeds(
         if one.classes.names != usual.names:
             notes.setdefault(entry.row, []).append(f"{entry.run.name} has other classes")
             continue
-        if _rules(one.classes, plan.definition) != _rules(usual, plan.definition):
+        if rules(one.classes, plan.definition) != rules(usual, plan.definition):
             notes.setdefault(entry.row, []).append(f"{entry.run.name} leaves other classes out of its score")
             continue
         folds.setdefault((entry.row, entry.seed), []).append(one)
@@ -188,11 +188,6 @@ def _whole_seeds(
     return wholes, notes
 
 
-def _rules(classes: ClassSet, definition: Definition) -> tuple[frozenset[int], frozenset[int]]:
-    """Which classes a score is of, and whose pixels it drops."""
-    return frozenset(scored_classes(classes, definition)), frozenset(dropped_classes(classes, definition))
-
-
 def _joined(parts: Sequence[Scored]) -> Scored:
     """The folds of a seed: each image was scored once, by a model that had not seen it."""
     ids = np.array([name for part in parts for name in part.ids])
@@ -204,6 +199,7 @@ def _joined(parts: Sequence[Scored]) -> Scored:
     return replace(
         parts[0],
         ids=tuple(ids[order].tolist()),
+        truth=b"".join(sorted(part.truth for part in parts)),
         counts=np.concatenate([part.counts for part in parts])[order],
         totals=np.sum([part.totals for part in parts], axis=0),
         groups=groups,
@@ -212,10 +208,14 @@ def _joined(parts: Sequence[Scored]) -> Scored:
 
 
 def _replicates(
-    wholes: Mapping[str, Sequence[Scored]], ids: tuple[str, ...], *, definition: Definition, resamples: int
+    wholes: Mapping[str, Sequence[Scored]],
+    usual: tuple[tuple[str, ...], bytes],
+    *,
+    definition: Definition,
+    resamples: int,
 ) -> tuple[int, dict[str, Replicates]]:
     """Of each row whose seeds were all scored on the usual images, what the statistics need; and how many units."""
-    rows = {name: row for name, row in wholes.items() if all(one.ids == ids for one in row)}
+    rows = {name: row for name, row in wholes.items() if all(one.images == usual for one in row)}
     every = [one for row in rows.values() for one in row]
     groups = next((one.groups for one in every if one.groups is not None), None)
     tables = [per_unit_counts(_chosen(one, definition), groups) for one in every]
@@ -259,7 +259,7 @@ def _row(plan: Plan, name: str, runs: Sequence[Scored], found: Replicates | None
         return Row(name, nothing, math.nan, 0, (), Cost(None, None, None), figure=figure, note="; ".join(told))
     each = _scores(runs, plan.definition) if found is None else found.scores
     if found is None:
-        told.append("scored on other images, so not compared")
+        told.append("scored on other images or masks, so not compared")
     deviation = float(each.std(ddof=1)) if len(each) > 1 else math.nan
     miou = replace(nothing, estimate=float(each.mean())) if found is None else interval(found)
     iou = tuple(_mean_known(values) for values in shown_iou(runs, plan.definition).T.tolist())

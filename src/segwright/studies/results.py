@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ class Scored:
 
     Attributes:
         run: its folder.
-        ids: of the images, as one key; runs with the same key were scored on the same images.
+        ids: of the images, as one key; runs with the same key were scored on images of the same names.
+        truth: a digest of the true pixels of each class in each image: where it differs, other masks were scored.
         counts: right, true and predicted pixels of each class in each image, in the order of the sorted ids.
         totals: the same of all images, exact.
         groups: of each image; None where each is by itself.
@@ -63,11 +65,17 @@ class Scored:
 
     run: Path
     ids: tuple[str, ...]
+    truth: bytes
     counts: Float32[np.ndarray, "N 3 K"]
     totals: Int64[np.ndarray, "3 K"]
     groups: tuple[str, ...] | None
     classes: ClassSet
     cost: Cost
+
+    @property
+    def images(self) -> tuple[tuple[str, ...], bytes]:
+        """Equal where the same images were scored, with the same masks."""
+        return self.ids, self.truth
 
 
 def shown_iou(runs: Sequence[Scored], definition: Definition) -> Float64[np.ndarray, "S K"]:
@@ -80,6 +88,11 @@ def shown_iou(runs: Sequence[Scored], definition: Definition) -> Float64[np.ndar
     apart = set(dropped_classes(classes, definition)) - set(scored_classes(classes, definition))
     iou[:, sorted(apart)] = math.nan
     return iou
+
+
+def rules(classes: ClassSet, definition: Definition) -> tuple[frozenset[int], frozenset[int]]:
+    """Which classes a score is of, and whose pixels it drops."""
+    return frozenset(scored_classes(classes, definition)), frozenset(dropped_classes(classes, definition))
 
 
 @dataclass
@@ -110,6 +123,7 @@ class Reader:
             ids, order = self._order(arrays["ids"])
             classes = self._class_set(summary["classes"])
             counts = class_counts(arrays["confusion"], classes, self.definition)
+            truth = blake2b(np.einsum("nij->ni", arrays["confusion"])[order].astype("<i8").tobytes()).digest()
             groups = self._groups_of(arrays.get("groups"), order)
             speed = summary.get("images_per_second")
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -117,7 +131,7 @@ class Reader:
                 f"is damaged ({error!r})", mend=f"run 'segwright evaluate {run}' again", file=file
             ) from None
         cost = Cost(minutes_of(run), parameters_of(run), speed)
-        return Scored(run, ids, counts[order].astype(np.float32), counts.sum(0), groups, classes, cost)
+        return Scored(run, ids, truth, counts[order].astype(np.float32), counts.sum(0), groups, classes, cost)
 
     def _order(self, ids: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
         """The sorted names of images, and where each stands.
