@@ -45,12 +45,12 @@ def recipe_for(
         tree["model"]["branches"] = _beside(tree["model"]["branches"], file.parent)
     else:
         tree = (Recipe() if start_from is None else recipe_of(start_from)).as_dict()
-        tree["data"] |= {
-            "path": str(source),
-            "format": "auto",
-            "drop": [],
-            "split": Recipe().as_dict()["data"]["split"],
-        }
+        if start_from is not None and _is_same(tree["data"]["path"], source):
+            # Divided otherwise, the run would be judged by images that its weights have learnt from.
+            tree["data"]["split"]["refit"] = None
+        else:
+            usual = Recipe().as_dict()["data"]["split"]
+            tree["data"] |= {"path": str(source), "format": "auto", "drop": [], "split": usual}
         # What the other run began from, and in which stages, is done.
         tree["model"]["branches"], tree["stages"] = None, []
         tree["training"]["trainable"], tree["loss"]["heads"] = [], []
@@ -67,6 +67,10 @@ def recipe_for(
     if start_from is not None and file is None:
         _refuse_other_architecture(base, recipe, start_from)
     return make_recipe(_with_absolute_paths(recipe.as_dict(), file=file))
+
+
+def _is_same(path: str | None, source: Path) -> bool:
+    return path is not None and Path(path).resolve() == source.resolve()
 
 
 def _refuse_other_architecture(base: Recipe, recipe: Recipe, start_from: Path) -> None:

@@ -78,6 +78,7 @@ def _write_files(run: Path, start: Start, images: Prepared, *, device: torch.dev
         "weights": report
         and {"source": report.source, "matched": report.matched, "missing": report.missing, "licence": report.licence},
         "licences_of_branches": list(start.licences),
+        "licences_of_start": [] if start_from is None else load_bundle(start_from).info["licences"],
     }
     write_json(run / "environment.json", {**facts, **describe(device)})
 
@@ -138,8 +139,7 @@ def saver(
     weights = facts["weights"]
     licences = [] if weights is None else [f"{weights['source']}: {weights['licence']}"]
     licences += facts.get("licences_of_branches", [])
-    if facts["start_from"] is not None:
-        licences += load_bundle(Path(facts["start_from"])).info["licences"]
+    licences += facts.get("licences_of_start", [])
     standing = _score_of(run / "bundle") if keep_better else None
     tones = np.round(pack_reference(images.pack, images.indices("train")), _DIGITS[images.pack.dtype.kind]).tolist()
 

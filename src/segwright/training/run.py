@@ -26,6 +26,7 @@ from segwright.training.assembly import loaders_of, module_of, start_of, with_ar
 from segwright.training.budget import Budget
 from segwright.training.callbacks import BudgetCallback, ChanceCallback, NanWatch, ProgressBar
 from segwright.training.folder import opening, other_versions, run_file, saver, take_changes, write_beginnings
+from segwright.training.lineage import refuse_learnt_images
 from segwright.training.lock import locked
 from segwright.training.meeting import device_at, gathering
 from segwright.training.module import SegmentationModule
@@ -89,6 +90,8 @@ def train(
         )
         pl.seed_everything(recipe.training.seed, verbose=False)
         images = prepare(recipe, run=run if resume else None, force=force, progress=progress)
+        if not resume or images.changes:
+            refuse_learnt_images(recipe, images, start_from=start_from)
         forced = state is not None and (is_bound(words) or bool(images.changes))
         device = others.device
         precision = choose_precision(recipe.training.precision, device=device)
