@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.optimize import minimize
 from scipy.special import softmax
@@ -17,6 +19,7 @@ from segwright.data.eval_loader import EvalLoader
 from segwright.data.pack import Pack, open_pack
 from segwright.data.sources import open_source
 from segwright.evaluation import ensemble_weights
+from segwright.evaluation.counting import Network
 from segwright.evaluation.ensemble_weights import Answers, ask, fit, weights_of
 from segwright.models import ModelSpec, build_model
 from segwright.types import ClassSet
@@ -153,3 +156,24 @@ def test_a_draw_of_pixels_is_that_of_its_image_whatever_is_asked_beside(pictures
         assert np.array_equal(one.labels, other.labels)
         assert np.allclose(one.probs[:1], other.probs, atol=2e-3)
     assert len(ask([bundle], pictures, [4], share=1.0).labels) == pictures.class_pixels[4, :255].sum()
+
+
+@pytest.mark.parametrize("tile_px", [None, 64])
+def test_models_are_asked_at_their_working_size_and_answer_every_pixel(
+    pictures: Pack, monkeypatch: pytest.MonkeyPatch, tile_px: int | None
+) -> None:
+    if tile_px is not None:
+        monkeypatch.setattr(ensemble_weights, "EvalLoader", partial(EvalLoader, tile_px=tile_px))
+        monkeypatch.setattr(tiles, "LARGE_IMAGE_PX", 100 * 100)
+    bundle = replace(one_bundle(), info={"input": {"working_size_px": 40}})
+    seen: list[int] = []
+    bundle.model.register_forward_pre_hook(lambda _, given: seen.append(max(given[0].shape[2:])))
+    told = ask([bundle], pictures, range(5), share=1.0)
+    assert len(told.labels) == pictures.class_pixels[:, :255].sum()
+    assert max(seen) <= 40
+    if tile_px is None:
+        evaluated = Network(bundle, torch.device("cpu"), batch_size=8)
+        counts = sum(one.confusion for one in evaluated.count(pictures, range(5)))
+        own = np.zeros((3, 3), dtype=np.int64)
+        np.add.at(own, (told.labels, told.probs[0].argmax(0)), 1)
+        assert np.abs(own - counts).sum() <= 4e-3 * own.sum()

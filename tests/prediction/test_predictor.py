@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,29 @@ def test_agrees_with_the_plain_model(rng: np.random.Generator) -> None:
     assert sum(prediction.shares.values()) == pytest.approx(1)
     assert prediction.shares[prediction.prevalent] == max(prediction.shares.values())
     assert list(prediction.shares) == list(CLASSES.names)
+
+
+def test_what_a_batch_too_large_has_left_is_given_back_before_its_halves_are_tried(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(make_bundle(), device="cpu", precision="fp32", batch_size=4)
+    images = [picture(rng, 20, 24) for _ in range(4)]
+    alone = [predictor.predict(image).mask for image in images]
+    left: list[weakref.ref[torch.Tensor]] = []
+    answer = predictor._answer
+
+    def short_of_memory(given: torch.Tensor) -> torch.Tensor:
+        assert not any(activation() is not None for activation in left)
+        if len(given) > 1:
+            activation = given.float()
+            left.append(weakref.ref(activation))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return answer(given)
+
+    monkeypatch.setattr(predictor, "_answer", short_of_memory)
+    for prediction, mask in zip(predictor.predict_many(images), alone, strict=True):
+        np.testing.assert_array_equal(prediction.mask, mask)
+    assert len(left) == 3
 
 
 def test_order_stays_and_batches_are_small(rng: np.random.Generator) -> None:

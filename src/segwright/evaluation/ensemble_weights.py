@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float16, Int64, Shaped, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from segwright.bundle import Bundle
 from segwright.data.eval_loader import EvalLoader
@@ -33,6 +33,7 @@ from segwright.data.pack import Pack
 from segwright.evaluation.statistics import Comparison, paired_difference
 from segwright.hardware import autocast, choose_device, choose_precision
 from segwright.metrics import class_counts, score, score_counts
+from segwright.prediction.fitting import scale_down
 from segwright.types import IGNORE_INDEX, ClassSet
 
 By = Literal["equal", "likelihood", "miou"]
@@ -104,7 +105,7 @@ def ask(
     that are asked apart with the same share answer for the same pixels.
 
     Args:
-        bundles: of the same classes.
+        bundles: of the same classes and the same working size.
         pack: the images.
         indices: positions in it of labelled images.
         batch_size: images at a time.
@@ -135,16 +136,37 @@ def _answers(
     where = choose_device(device)
     precision = choose_precision("auto", device=where)
     models = [bundle.model.to(where).eval() for bundle in bundles]
+    longest_px = working_size_of(bundles[0])
     with torch.inference_mode(), autocast(precision, device=where):
         for batch in EvalLoader(pack, labelled, batch_size=batch_size, device=where):
             assert batch.masks is not None, "images are labelled"
-            said = torch.stack([_probs(model(batch.images)) for model in models], dim=1).flatten(3).cpu().numpy()
+            size = batch.masks.shape[1:]
+            images = _scaled(batch.images, longest_px, whole_px=int(pack.sizes[int(batch.index[0])].max()))
+            said = torch.stack([_probs(model(images), size) for model in models], dim=1).flatten(3).cpu().numpy()
             truth = batch.masks.flatten(1).cpu().numpy()
             yield from zip(batch.index.tolist(), truth, said, strict=True)
 
 
-def _probs(logits: Tensor) -> Tensor:
-    return logits.float().softmax(dim=1)
+def working_size_of(bundle: Bundle) -> int | None:
+    """The longer side that images were scaled down to for a model; None for none."""
+    size: int | None = (bundle.info.get("input") or {}).get("working_size_px")
+    return size
+
+
+def _scaled(images: Tensor, longest_px: int | None, *, whole_px: int) -> Tensor:
+    """Images, or tiles of one whose longer side is `whole_px`, as small as the models saw theirs."""
+    if longest_px is None or whole_px <= longest_px:
+        return images
+    side = max(1, round(max(images.shape[2:]) * longest_px / whole_px))
+    small = [scale_down(image, longer_side_px=side) for image in images.cpu().numpy()]
+    return torch.from_numpy(np.stack(small)).to(images.device)
+
+
+def _probs(logits: Tensor, size: torch.Size) -> Tensor:
+    logits = logits.float()
+    if logits.shape[2:] != size:
+        logits = nn.functional.interpolate(logits, size=size, mode="bilinear")
+    return logits.softmax(dim=1)
 
 
 def fit(

@@ -108,6 +108,7 @@ def measure(
         precision: to compute in.
     """
     parameters = gflops = None
+    too_large = False
     try:
         model = build(spec)
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -120,13 +121,15 @@ def measure(
     except SegwrightError as error:
         note = error.problem
     except Exception as error:  # noqa: BLE001  # the table must name a model that does not work, not end with it
-        if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error) and batch > 1:
-            gc.collect()
-            give_back_freed_memory()
-            alone = measure(spec, build=build, size_px=size_px, batch=1, device=device, precision=precision)
-            why = f"batch 1: the memory was not enough for {batch} images"
-            return alone if alone.note else dataclasses.replace(alone, note=why)
+        too_large = isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error) and batch > 1
         note = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+    if too_large:
+        # Not inside `except`: the error would hold what the step has left in memory.
+        gc.collect()
+        give_back_freed_memory()
+        alone = measure(spec, build=build, size_px=size_px, batch=1, device=device, precision=precision)
+        why = f"batch 1: the memory was not enough for {batch} images"
+        return alone if alone.note else dataclasses.replace(alone, note=why)
     return Measurement(spec.name, spec.encoder, parameters, gflops, note=f"failed: {note}")
 
 

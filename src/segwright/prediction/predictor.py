@@ -172,8 +172,10 @@ class Predictor:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            return self._in_halves(images, probs=probs)
-        return [self._prediction(mask, value) for mask, value in zip(masks, values, strict=True)]
+        else:
+            return [self._prediction(mask, value) for mask, value in zip(masks, values, strict=True)]
+        # Not inside `except`: the error would hold what the forward pass has left in memory.
+        return self._in_halves(images, probs=probs)
 
     @torch.inference_mode()
     def _logits(self, images: Tensor) -> Tensor:

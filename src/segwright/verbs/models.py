@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from segwright import run_images, runs
 from segwright.augment.matching import Matching
 from segwright.bundle import Bundle, load_bundle, save_bundle
-from segwright.errors import OutputError
+from segwright.errors import OutputError, RunError
 from segwright.hardware import PrecisionChoice
 from segwright.prediction.predictor import Predictor
 from segwright.prediction.predictor import load as load_predictor
@@ -110,10 +110,10 @@ def ensemble(
         answered with the weights of the other half. The bundle has the weights of all.
 
     Raises:
-        RunError: one run was trained on validation images of another, or they have other classes.
+        RunError: one run was trained on validation images of another, or they have other classes or working sizes.
         OutputError: the bundle is there already.
     """
-    from segwright.evaluation.ensemble_weights import Answers, ask, fit
+    from segwright.evaluation.ensemble_weights import Answers, ask, fit, working_size_of
     from segwright.models import build_model
     from segwright.models.ensemble import ensemble_of, soup_of
 
@@ -122,13 +122,18 @@ def ensemble(
         raise OutputError("is there already", mend="choose another -o", file=Path(out))
     bundles = [load_bundle(folder, device="cpu") for folder in folders]
     run_images.require_comparable(folders, [bundle.classes for bundle in bundles])
+    sizes = [working_size_of(bundle) for bundle in bundles]
+    for folder, size in zip(folders, sizes, strict=True):
+        if size != sizes[0]:
+            problem = f"was trained with data.working_size_px {size}, and {folders[0]} with {sizes[0]}"
+            raise RunError(problem, mend="average runs of one working size", file=folder)
     images = run_images.own_images(runs.recipe_of(folders[0]), folders[0], side="val", progress=progress)
     classes, pack = bundles[0].classes, images.pack
     told = ask(bundles, pack, images.indices, batch_size=batch_size, device=device)
     models = [bundle.model.cpu() for bundle in bundles]
 
     def soup_says(weights: Sequence[float], positions: Sequence[int]) -> Answers:
-        one = Bundle(soup_of(models, weights=weights, build=build_model).eval(), classes, {})
+        one = Bundle(soup_of(models, weights=weights, build=build_model).eval(), classes, bundles[0].info)
         return ask([one], pack, positions, batch_size=batch_size, device=device, share=told.share)
 
     found = fit(told, classes, by=by, groups=images.groups, soup=soup_says if soup else None)
