@@ -7,9 +7,10 @@ same images again. Other data are read as the run's own were.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segwright.data.card import read_card
 from segwright.data.pack import Pack, open_pack
@@ -93,6 +94,28 @@ def require_comparable(folders: Sequence[Path], classes: Sequence[ClassSet]) -> 
             problem = f"has the classes {', '.join(own.names)}, and {folders[0]} {', '.join(classes[0].names)}"
             raise RunError(problem, mend="take runs of the same data", file=folder)
         refuse_leak(folder, folders[0], sides=("val",))
+
+
+def require_unseen(average: Path, members: Sequence[Path], info: Mapping[str, Any], *, side: str) -> None:
+    """Make sure that an average may be judged by one side of its first run.
+
+    Args:
+        average: its folder.
+        members: its runs; none of a single run, which `own_images` looks after.
+        info: of its bundle.
+        side: train, val or test.
+
+    Raises:
+        RunError: a run has learnt from these images, or the weights of the average were fitted on them.
+    """
+    if members and side == "val" and "scored_with" in (info.get("score") or {}):
+        mend = "score it with --split test or on other images (--data); its score on held-out halves is in its card.md"
+        raise RunError(
+            "its weights were fitted on the validation images, so they judge nothing", mend=mend, file=average
+        )
+    sides = [name for name in SPLIT_NAMES if name == side and name != "train"]
+    for run in members[1:]:
+        refuse_leak(run, members[0], sides=sides)
 
 
 def keeps_sides(run: Path) -> bool:

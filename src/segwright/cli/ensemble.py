@@ -29,7 +29,7 @@ def ensemble(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
 ) -> None:
-    """Make one model of several: predict, evaluate and report take it like any other."""
+    """Make one model of several: predict, pseudo and evaluate --split test take it like a run."""
     from segwright import verbs
 
     found = verbs.ensemble(runs, out=out, by=by, soup=soup, device=device, batch_size=batch_size)

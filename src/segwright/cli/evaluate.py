@@ -20,7 +20,7 @@ EXAMPLES = examples(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run, or of an average that ensemble made.")],
     split: Annotated[
         str | None, typer.Option(help="train, val or test. [default: val; with --data, all labelled images]")
     ] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from segwright import run_images, runs
 from segwright.augment.matching import Matching
-from segwright.bundle import Bundle, load_bundle, save_bundle
+from segwright.bundle import INDEX_FILE, Bundle, load_bundle, save_bundle
 from segwright.errors import OutputError, RunError
 from segwright.hardware import PrecisionChoice
 from segwright.prediction.predictor import Predictor
@@ -36,10 +36,10 @@ def evaluate(
     score_as: Definition = "declared",
     progress: bool = True,
 ) -> Evaluation:
-    """Score a run's model and keep the scores in the run.
+    """Score the model of a run, or an average of runs, and keep the scores in its folder.
 
     Args:
-        run: the folder of a run.
+        run: the folder of a run, or of a bundle that `ensemble` made, which is judged by the images of its first run.
         split: val (when not given), test or train; with `data`, the side that the data itself names.
         data: other labelled images; all of them are scored unless `split` is given.
         device: auto, cpu, cuda ...
@@ -51,21 +51,25 @@ def evaluate(
 
     Raises:
         RecipeError: the definition sets classes apart, and the run names none.
+        RunError: a run of an average has learnt from the images, or its weights were fitted on them.
         SegwrightError: the run, its data or the split is not there.
     """
     from segwright.evaluation.evaluate import evaluate as evaluate_bundle
     from segwright.evaluation.summary import require_set_apart
 
-    folder = runs.find_run(Path(run))
-    recipe = runs.recipe_of(folder)
+    folder = Path(run)
+    members = _members_of(folder)
+    first = members[0] if members else runs.find_run(folder)
+    recipe = runs.recipe_of(first)
     bundle = load_bundle(folder)
     require_set_apart(bundle.classes, score_as, run=folder)
     if data is None:
         side = split or "val"
-        images = run_images.own_images(recipe, folder, side=side, progress=progress)
+        run_images.require_unseen(folder, members, bundle.info, side=side)
+        images = run_images.own_images(recipe, first, side=side, progress=progress)
     else:
         side = run_images.name_of_scores(Path(data), split=split)
-        images = run_images.other_images(folder, Path(data), split=split, progress=progress)
+        images = run_images.other_images(first, Path(data), split=split, progress=progress)
     side = "-".join([side, *(way for way in (match, flips) if way != "none")])
     result = evaluate_bundle(
         bundle,
@@ -81,6 +85,13 @@ def evaluate(
         progress=progress,
     )
     return replace(result, score_as=score_as)
+
+
+def _members_of(folder: Path) -> list[Path]:
+    """The runs that an average was made of; none where the folder is something else."""
+    if (folder / "recipe.yaml").is_file() or not (folder / INDEX_FILE).is_file():
+        return []
+    return [runs.find_run(Path(run)) for run in load_bundle(folder).info.get("members", ())]
 
 
 def ensemble(
@@ -141,7 +152,7 @@ def ensemble(
     first = bundles[0].info
     licences = list(dict.fromkeys(line for bundle in bundles for line in bundle.info["licences"]))
     value = {"name": "miou", "split": "val", "value": found.together, "interval": None}
-    members = [str(folder) for folder in folders]
+    members = [str(folder.resolve()) for folder in folders]
     made = {"members": members, "weights": list(found.weights), "averaged": "weights" if soup else "answers"}
     if by != "equal":
         value["scored_with"] = "weights fitted on the other half of the images"
