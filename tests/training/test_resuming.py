@@ -172,10 +172,10 @@ def test_a_changed_recipe_is_named_and_refused_or_forced(photos: Folder, tiny: T
     recipe = tiny(photos(16), epochs=2)
     run = train(recipe, run=tmp_path / "run", progress=False)
     tree = read_yaml(run / "recipe.yaml")
-    tree["optimizer"]["lr"] = 0.01
+    tree["optimizer"] |= {"lr": 0.01, "weight_decay": 0.3}
     write_yaml(run / "recipe.yaml", tree)
     changes = ["training.batch_size=2", "training.epochs=3"]
-    said = r"training.batch_size: 4 -> 2; optimizer.lr: 0.02 -> 0.01|optimizer.lr: 0.02 -> 0.01; training.batch_size"
+    said = r"optimizer.lr: 0.02 -> 0.01; optimizer.weight_decay: 0.01 -> 0.3; training.batch_size: 4 -> 2"
     with pytest.raises(RunError, match=rf"({said}).*--force"):
         train(recipe, run=run, resume=True, changes=changes, progress=False)
     assert read_recipe(run / "recipe.yaml").training.batch_size == 4
@@ -184,10 +184,26 @@ def test_a_changed_recipe_is_named_and_refused_or_forced(photos: Folder, tiny: T
     assert (settled.optimizer.lr, settled.training.batch_size, settled.training.epochs) == (0.01, 2, 3)
     # Two epochs of three steps, and one of six.
     assert [row["step"] for row in rows_of(run)] == [3, 6, 12]
-    assert float(str(rows_of(run)[-1]["lr"])) < 0.001
+    (state,) = torch.load(run / "resume.ckpt", weights_only=True)["optimizer_states"]
+    assert {group["initial_lr"] for group in state["param_groups"]} == {0.01}
+    assert {group["weight_decay"] for group in state["param_groups"]} == {0.3, 0.0}
     train(recipe, run=run, resume=True, changes=["training.epochs=4"], progress=False)
     assert [row["step"] for row in rows_of(run)] == [3, 6, 12, 18]
     assert "changed  optimizer.lr: 0.02 -> 0.01" in (run / "log.txt").read_text()
+
+
+def test_scores_on_other_masks_are_not_compared_with_those_before(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    data = photos(16)
+    recipe = tiny(data, epochs=4)
+    run = train(recipe, run=tmp_path / "run", progress=False)
+    assert bundle.load_bundle(run).info["score"]["value"] > 0.5
+    for name in json.loads((run / "split.json").read_text())["val"]:
+        file = data / "masks" / f"{name}.png"
+        Image.fromarray(1 - np.asarray(Image.open(file))).save(file)
+    train(recipe, run=run, resume=True, changes=["training.epochs=5"], force=True, progress=False)
+    info = bundle.load_bundle(run).info
+    assert info["epoch"] == 5
+    assert info["score"]["value"] < 0.5
 
 
 def test_another_model_is_another_run_even_if_forced(tiny: Tiny, tmp_path: Path) -> None:
@@ -196,6 +212,9 @@ def test_another_model_is_another_run_even_if_forced(tiny: Tiny, tmp_path: Path)
         ("model.arguments", tiny(tmp_path, model={"arguments": {"width": 8, "depth": 2}})),
         ("data.split.seed", tiny(tmp_path, data={"split": {"seed": 3}})),
         ("classes.names", tiny(tmp_path, classes={"names": ["a", "b"]})),
+        ("training.ema", tiny(tmp_path, training={"ema": 0.0})),
+        ("training.swa", tiny(tmp_path, training={"swa": 0.3})),
+        ("training.trainable", tiny(tmp_path, training={"trainable": ["head"]})),
     ):
         with pytest.raises(RunError, match=rf"another run: {key}.*--from"):
             check_recipe(before.as_dict(), asked, run=tmp_path, force=True)

@@ -180,6 +180,10 @@ class Plateau:
         self._since = epoch
         return True
 
+    def forget(self, *, epoch: int) -> None:
+        """Begin to compare anew after an epoch: scores from now on are of other images or other rules."""
+        self._best, self._since = -math.inf, epoch
+
     def state_dict(self) -> dict[str, float]:
         return {"factor": self.factor, "best": self._best, "since": self._since}
 

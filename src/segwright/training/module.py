@@ -206,7 +206,13 @@ class SegmentationModule(pl.LightningModule):
         )
         # Scaled fp16 gradients must be unscaled before they are clipped, which the fused kernel would do a second time.
         fused = self.device.type in ("cpu", "cuda") and str(self.trainer.precision) != "16-mixed"
-        return build_optimizer(asked.name, groups, fused=fused, momentum=asked.momentum, nesterov=asked.nesterov)
+        optimizer = build_optimizer(asked.name, groups, fused=fused, momentum=asked.momentum, nesterov=asked.nesterov)
+        # The rate of the next step follows from the first one.
+        followed = ("params", "lr")
+        self._asked_of_groups = [
+            {key: value for key, value in group.items() if key not in followed} for group in optimizer.param_groups
+        ]
+        return optimizer
 
     def configure_gradient_clipping(
         self,
@@ -220,6 +226,9 @@ class SegmentationModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.team.copy_buffers(self)
+        # A state brings the settings back that it was saved with; those of the recipe may have been changed since.
+        for group, asked in zip(self.trainer.optimizers[0].param_groups, self._asked_of_groups, strict=True):
+            group.update(asked)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         name, shape = self._schedule

@@ -37,6 +37,7 @@ class Recorder(pl.Callback):
         patience: epochs without a better validation mIoU before the run ends; None for never.
         minimum_gain: of the validation mIoU; less than this over the last gain that counted is none for `patience`.
         keep: whether the bundle holds the best validated model, or the last.
+        judged_anew: scores of a resumed run are of other images or rules than before, and not compared with those.
         save: writes the bundle, given the row of its model.
         say: prints one line a validation.
     """
@@ -52,6 +53,7 @@ class Recorder(pl.Callback):
         patience: int | None,
         minimum_gain: float = 0.0,
         keep: Literal["best", "last"] = "best",
+        judged_anew: bool = False,
         save: Callable[[dict[str, Any]], None],
         say: Callable[[str], None],
     ) -> None:
@@ -64,6 +66,7 @@ class Recorder(pl.Callback):
         self._minimum_gain = minimum_gain
         self._keep, self._save = keep, save
         self._say = say
+        self._judged_anew = judged_anew
         self._best = -1.0
         self._gained = -1.0
         self._gained_epoch = -1
@@ -105,6 +108,11 @@ class Recorder(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._loss_before is not None:
             self._module.train_loss.fill_(self._loss_before)
+        if self._judged_anew:
+            self._best = self._gained = -1.0
+            self._gained_epoch = self._scored_epoch
+            if self._module.plateau is not None:
+                self._module.plateau.forget(epoch=self._scored_epoch)
         self._stop_early(trainer)
         # A resumed run may have been stopped before a validation, or has no time left for a step.
         if self._pending or (trainer.should_stop and self._scored_step < trainer.global_step):

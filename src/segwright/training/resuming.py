@@ -30,7 +30,8 @@ _FREE = (
 """Keys that may change: they move neither weights nor images, which are compared by their content."""
 
 _FIXED = (
-    "model", "optimizer.name", "data.format", "data.split", "data.drop", "data.drop_noise", "classes.names",
+    "model", "optimizer.name", "optimizer.layer_decay", "training.trainable", "training.swa",
+    "training.average_cycles", "data.format", "data.split", "data.drop", "data.drop_noise", "classes.names",
     "classes.colors", "classes.mask_values", "classes.void_values",
 )  # fmt: skip
 """Keys and branches that make another run, whatever is forced."""
@@ -81,6 +82,9 @@ def check_recipe(before: Mapping[str, Any], asked: Recipe, *, run: Path, force: 
         tree["model"]["arguments"] = with_never_predict(tree["model"]["arguments"], ())
     changes = list(_differences(was, now))
     fixed = [text for key, text in changes if _among(key, _FIXED)]
+    if bool(was["training"]["ema"]) != bool(now["training"]["ema"]):
+        # The state holds an average where there is one, and none can be made up.
+        fixed += [text for key, text in changes if key == "training.ema"]
     if fixed:
         mend = f"undo that, or start a new run from this one (segwright train DATA --from {shlex.quote(str(run))})"
         raise RunError(f"this would be another run: {'; '.join(fixed)}", mend=mend, file=run)

@@ -133,6 +133,7 @@ def train(
             patience=recipe.training.early_stopping,
             minimum_gain=recipe.training.minimum_gain,
             keep=recipe.training.keep,
+            judged_anew=forced and (bool(images.changes) or any(line.startswith("classes.") for line in words)),
             save=saver(
                 run,
                 module,
