@@ -81,6 +81,19 @@ def test_only_the_training_side_grows_and_a_student_is_trained(project, tmp_path
     assert open_source(out / "data.yaml").classes.names == open_source(project / "photos").classes.names
 
 
+def test_a_student_starts_from_what_its_teacher_started_from(project, tmp_path, monkeypatch, capsys):
+    teacher = project / "runs" / "teacher"
+    again = verbs.train(
+        project / "photos", name="again", out=tmp_path, epochs=1, start_from=teacher, overrides=TINY, progress=False
+    )
+    words = ["--confidence", "0.3", "--least-share", "0.01"]
+    assert call(monkeypatch, "pseudo", again, project / "new", "-o", tmp_path / "out", *words) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Train:")]
+    recipe, start = line.removeprefix("Train:   segwright train ").split(" --from ")
+    student = verbs.train(recipe, name="student", out=tmp_path, epochs=1, start_from=start, progress=False)
+    assert "weights of" in (student / "log.txt").read_text()
+
+
 def test_a_stricter_teacher_keeps_less_and_at_last_nothing(project, tmp_path):
     teacher, shares = project / "runs" / "teacher", []
     for confidence in (0.2, 0.4):

@@ -127,6 +127,28 @@ def test_what_is_queued_is_waited_for_and_not_submitted_again(tmp_path: Path, cl
     assert job.log.read_text() == "ran\n"
 
 
+def test_what_another_call_submits_does_not_forget_what_is_queued(tmp_path: Path, cluster: Path) -> None:
+    (cluster / "idle").touch()
+    first, other = shell(tmp_path, "a", "true"), shell(tmp_path, "b", "true")
+    for job in (first, other):
+        assert [end.code for end in launcher(tmp_path).run([job])] == [137]
+    (cluster / "queue").write_text("101 0\n")
+    task = subprocess.Popen(["bash", "-c", f"sleep 0.2; bash {tmp_path / 'launch' / 'array-1' / '0.sh'}"])
+    assert [end.code for end in launcher(tmp_path).run([first])] == [0]
+    assert task.wait() == 0
+    assert len((cluster / "submitted").read_text().split()) == 2
+
+
+def test_nothing_is_submitted_again_while_the_queue_does_not_answer(tmp_path: Path, cluster: Path) -> None:
+    (cluster / "idle").touch()
+    job = shell(tmp_path, "a", "true")
+    list(launcher(tmp_path).run([job]))
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/bash\necho 'Socket timed out' >&2; exit 1\n")
+    with pytest.raises(RunError, match=r"'squeue' does not answer.*a is queued already.*[Tt]ry again"):
+        list(launcher(tmp_path).run([job]))
+    assert len((cluster / "submitted").read_text().split()) == 1
+
+
 def test_a_second_start_of_a_task_that_ended_does_nothing(tmp_path: Path) -> None:
     job = shell(tmp_path, "a", "echo ran")
     write_array(tmp_path / "array", [job], options=(), at_once=None)

@@ -88,8 +88,12 @@ def test_tags_stand_in_the_runs_and_outlive_the_index(project: Path) -> None:
 
 def test_removed_runs_lie_in_the_trash_whole(project: Path) -> None:
     chosen = index.choose(index.known_runs(project), ["name=a"])
+    stage = project / "runs/a.stages/1-base"
+    stage.mkdir(parents=True)
     (place,) = index.remove(chosen, project)
     assert place.parent == project / ".trash"
+    assert not stage.parent.exists(), "or the name would be taken"
+    assert place.with_name(f"{place.name}.stages").joinpath("1-base").is_dir()
     assert (place / "recipe.yaml").is_file()
     assert names(index.known_runs(project)) == ["b", "c"]
 

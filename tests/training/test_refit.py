@@ -87,6 +87,12 @@ def test_a_refit_learns_from_the_validation_images_and_is_judged_by_nothing(firs
         verbs.refit(run, name="again", out=first.parent, progress=False)
 
 
+@pytest.mark.parametrize("change", ["training.epochs=50", "training.early_stopping=2", "training.keep=last"])
+def test_what_a_refit_settles_itself_is_not_overwritten_in_silence(first, change):
+    with pytest.raises(RecipeError, match=rf"{change.partition('=')[0]} of a refit follows.*--epochs"):
+        verbs.refit(first, name="other", out=first.parent, overrides=[change], progress=False)
+
+
 def test_runs_and_tables_cope_with_a_run_without_a_score(first):
     run = verbs.refit(first, name="final", out=first.parent, epochs=1, progress=False)
     known = {one.run.name: one for one in verbs.list_runs(first.parent, sort="-miou")}

@@ -64,4 +64,5 @@ def pseudo(
     for note in done.notes:
         say(f"Note: {one_line(note)}")
     say(f"Look at: {shown(done.folder / 'contact-sheet.png')}")
-    say(f"Train:   segwright train {shown(done.folder / 'recipe.yaml')}")
+    start = "" if done.start_from is None else f" --from {shown(done.start_from)}"
+    say(f"Train:   segwright train {shown(done.folder / 'recipe.yaml')}{start}")

@@ -75,6 +75,7 @@ class PseudoSet:
         kept_by_class: of the pixels that the model gave each class, the share that is kept; None of a class that it
             saw nowhere.
         notes: what is not known of the model, in sentences.
+        start_from: the run or bundle that a student starts from, as the model's own run did; None for none.
     """
 
     folder: Path
@@ -84,6 +85,7 @@ class PseudoSet:
     left_out: dict[str, str]
     kept_by_class: dict[str, float | None]
     notes: tuple[str, ...] = ()
+    start_from: Path | None = None
 
 
 @dataclass

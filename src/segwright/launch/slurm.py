@@ -125,23 +125,27 @@ class SlurmLauncher:
             said = " ".join((done.stderr or done.stdout).split()) or f"code {done.returncode}"
             raise RunError(f"'{self._submit}' refused it: {said}", mend="change the options of the array", file=script)
         tasks = [Task(job.name, array, i, folder / f"{i}.done") for i, job in enumerate(jobs)]
-        everything = [*known, *tasks]
+        # What an earlier call for other runs has left in the queue is still there.
+        names = {job.name for job in jobs} | {task.name for task in known}
+        others = [task for task in self._remembered() if task.name not in names and not task.done.exists()]
+        everything = [*others, *known, *tasks]
         write_json(self._folder / "queued.json", [_as_tree(task) for task in everything])
         return tasks
 
     def _still_queued(self, names: set[str]) -> dict[str, Task]:
         """Tasks of an earlier call that are in the queue, or ended while nobody waited."""
-        memory = self._folder / "queued.json"
-        if not memory.is_file():
-            return {}
-        tasks = [_from_tree(tree) for tree in read_json(memory)]
+        tasks = [task for task in self._remembered() if task.name in names and not task.done.exists()]
         there = self._in_queue({task.array for task in tasks})
+        if tasks and there is None and shutil.which(self._queue) is not None:
+            problem = f"'{self._queue}' does not answer, so nothing tells whether {tasks[0].name} is queued already"
+            raise RunError(problem, mend="try again in a minute", file=self._folder)
         # What ended without anybody being told may have failed: only the queue's own are waited for.
-        return {
-            task.name: task
-            for task in tasks
-            if task.name in names and not task.done.exists() and there and (task.array, task.index) in there
-        }
+        return {task.name: task for task in tasks if there and (task.array, task.index) in there}
+
+    def _remembered(self) -> list[Task]:
+        """What was handed in, by this call and earlier ones."""
+        memory = self._folder / "queued.json"
+        return [_from_tree(tree) for tree in read_json(memory)] if memory.is_file() else []
 
     def _ends(self, tasks: Sequence[Task]) -> Iterator[Ended]:
         waiting = {task.done: task for task in tasks}

@@ -202,6 +202,7 @@ def _write_files(
         write_mask(target, prediction.mask, palette)
         written = {target: digest(target)}
         if plan.overlays:
+            table.note(written)  # should this be stopped before the overlay is there
             written |= _write_overlay(plan.overlays[position], image, prediction, palette=palette)
         mask = target.relative_to(plan.table.parent).as_posix()
         table.add(_row(samples[position], prediction, mask=mask), written=written)

@@ -21,7 +21,7 @@ from typing import Any
 
 from segwright.errors import DataError, OutputError, RecipeError, RunError, nearest
 from segwright.files import read_json, read_yaml, sync_folder, write_json
-from segwright.runs import is_ended_refit
+from segwright.runs import is_ended_refit, stages_folder
 from segwright.studies.entries import flat
 from segwright.studies.results import minutes_of, parameters_of
 from segwright.training.lock import locked
@@ -255,6 +255,8 @@ def remove(runs: Iterable[Known], root: Path) -> list[Path]:
             target.parent.mkdir(exist_ok=True)
             with locked(known.run):
                 known.run.rename(target)
+                if (stages := stages_folder(known.run)).is_dir():
+                    stages.rename(stages_folder(target))
             sync_folder(target.parent)
         except OSError as error:
             problem = f"cannot be moved to {target} ({error.strerror})"

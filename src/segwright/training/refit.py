@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segwright.bundle import INDEX_FILE, find_bundle
-from segwright.errors import RunError
+from segwright.errors import RecipeError, RunError
 from segwright.files import read_json
 from segwright.recipe import Recipe, make_recipe, override
 from segwright.runs import recipe_of, stages_folder
@@ -68,7 +68,12 @@ def refit_of(run: Path, *, epochs: int | None = None, changes: Sequence[str] = (
     if changed:
         mend = "put them back, or train a new run on them first"
         raise RunError(f"images are not what this run was trained with: {changed}", mend=mend, file=run)
-    tree = override(before, changes).as_dict()
+    asked = override(before, changes)
+    for key in ("epochs", "minutes", "early_stopping", "keep"):
+        if getattr(asked.training, key) != getattr(before.training, key):
+            problem = f"training.{key} of a refit follows from the run that it is of"
+            raise RecipeError(problem, mend="leave it out; --epochs gives a refit other epochs", file=run)
+    tree = asked.as_dict()
     tree["data"]["split"]["refit"] = str(run.resolve())
     tree["training"] |= _budget(run, epochs=epochs)
     tree["stages"] = [
@@ -76,7 +81,9 @@ def refit_of(run: Path, *, epochs: int | None = None, changes: Sequence[str] = (
         for number, stage in enumerate(tree["stages"], 1)
     ]
     more = int(images.pack.has_mask[images.indices("val")].sum())
-    return Refit(make_recipe(tree, file=run / "recipe.yaml"), _origin(run, before), len(images.indices("train")), more)
+    return Refit(
+        make_recipe(tree, file=run / "recipe.yaml"), origin_of(run, before), len(images.indices("train")), more
+    )
 
 
 def _budget(run: Path, *, epochs: int | None = None) -> dict[str, Any]:
@@ -85,7 +92,7 @@ def _budget(run: Path, *, epochs: int | None = None) -> dict[str, Any]:
     return {"epochs": reached, "minutes": None, "early_stopping": None, "keep": "last"}
 
 
-def _origin(run: Path, recipe: Recipe) -> Path | None:
+def origin_of(run: Path, recipe: Recipe) -> Path | None:
     """What a run started from; one with stages starts from the last of them."""
     if recipe.stages:
         return origin_of_stages(run)

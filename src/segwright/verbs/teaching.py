@@ -46,6 +46,7 @@ def pseudo(
     from segwright.prediction.choosing import open_images
     from segwright.prediction.predictor import load
     from segwright.prediction.pseudo import candidates, pseudo_labels
+    from segwright.training.refit import origin_of
     from segwright.training.teaching import originals_of, run_to_join, student_recipe
 
     data, folder = runs.existing(Path(images)), Path(out)
@@ -68,4 +69,4 @@ def pseudo(
         least_share=least_share,
     )
     write_recipe(folder / "recipe.yaml", student_recipe(recipe, done.card.resolve()))
-    return replace(done, notes=notes)
+    return replace(done, notes=notes, start_from=origin_of(run, recipe))
