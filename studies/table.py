@@ -39,7 +39,7 @@ def main() -> None:
             between(row["low"], row["high"]),
             difference(row),
             *(number(row[f"iou {one}"], 2) for one in asked.classes),
-            *(number(str(means.get(name, ""))) for means in also.values()),
+            *(number(str(means.get(name, "")), 0 if max(means.values()) > 2 else 3) for means in also.values()),
             number(row["minutes"], 1),
             number(row["images_per_second"], 0),
             *(number(row.get(f"paper {one}", ""), 4) for one in asked.figure),
