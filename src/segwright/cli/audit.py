@@ -32,7 +32,7 @@ def audit(
     data: Annotated[Path, typer.Argument(help="A folder, .npz, VOC devkit, CSV manifest or data.yaml card.")],
     test: Annotated[Path | None, typer.Option(help="Other data: the test pictures that a model will meet.")] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the audit. [default: audit-NAME of the data]")
+        Path | None, typer.Option("-o", "--out", help="Folder of the audit. \\[default: audit-NAME of the data]")
     ] = None,
     fix: Annotated[
         Path | None, typer.Option("--fix", metavar="CARD", help="Write a repaired card (.yaml) for segwright train.")

@@ -35,7 +35,9 @@ def augment(
     split: Annotated[
         Literal["train"], typer.Option(help="The side whose images are copied; others are never copied.")
     ] = "train",
-    split_file: Annotated[Path | None, typer.Option(help="JSON of {train: [ids], val: [ids], test: [ids]}.")] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(help="JSON of {train: \\[ids], val: \\[ids], test: \\[ids]}.")
+    ] = None,
     val: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Share of the validation side.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides what is copied, and how.")] = 0,
     copies_only: Annotated[bool, typer.Option("--copies-only", help="Leave the originals out.")] = False,

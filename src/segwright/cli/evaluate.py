@@ -22,7 +22,7 @@ EXAMPLES = examples(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of the run, or of an average that ensemble made.")],
     split: Annotated[
-        str | None, typer.Option(help="train, val or test. [default: val; with --data, all labelled images]")
+        str | None, typer.Option(help="train, val or test. \\[default: val; with --data, all labelled images]")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Other labelled images, coded as those of the run.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",

@@ -31,7 +31,7 @@ def leaderboard(
     ] = "terminal",
     split: Annotated[str, typer.Option(help="Whose scores count.")] = "val",
     baseline: Annotated[str | None, typer.Option(metavar="ROW", help="Compare with this row too.")] = None,
-    definition: Annotated[Definition | None, typer.Option(help="Which mIoU. [default: the study's own]")] = None,
+    definition: Annotated[Definition | None, typer.Option(help="Which mIoU. \\[default: the study's own]")] = None,
 ) -> None:
     """Show what each row of a study scored, how sure that is, and which differences are real.
 

@@ -38,7 +38,7 @@ def predict(
     flips: FlipsOption = "none",
     key: Annotated[
         str | None,
-        typer.Option(help="Which array of an npz. [default: those without masks; all, where all or none have masks]"),
+        typer.Option(help="Which array of an npz. \\[default: those without masks; all, where all or none have masks]"),
     ] = None,
     csv: Annotated[
         Literal["auto", "labels", "runs"],

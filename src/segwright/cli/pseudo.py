@@ -31,11 +31,11 @@ def pseudo(
     ] = 0.5,
     key: Annotated[
         str | None,
-        typer.Option(help="Which array of an npz. [default: those without masks; all, where all or none have masks]"),
+        typer.Option(help="Which array of an npz. \\[default: those without masks; all, where all or none have masks]"),
     ] = None,
     join: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="The run whose own images these join. [default: the teacher's]"),
+        typer.Option(metavar="RUN", help="The run whose own images these join. \\[default: the teacher's]"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
 ) -> None:

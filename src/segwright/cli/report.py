@@ -14,7 +14,7 @@ EXAMPLES = examples("segwright report runs/night-1", "segwright report runs/nigh
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of the run.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file. [default: report.html in the run]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The HTML file. \\[default: report.html in the run]")] = None,
 ) -> None:
     """Write the report of a run from what stands on disk; neither a GPU nor the images are needed."""
     from segwright import verbs

@@ -31,13 +31,13 @@ def study(
         Path, typer.Argument(metavar="STUDY.yaml", help="The study; with --learning-curve data or a recipe.")
     ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the study. [default: studies-runs/NAME]")
+        Path | None, typer.Option("-o", "--out", help="Folder of the study. \\[default: studies-runs/NAME]")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the runs, and about how long and how large they are; train none.")
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time. [default: one a GPU, else 2; of a cluster what it has]")
+        int | None, typer.Option(min=1, help="Runs at a time. \\[default: one a GPU, else 2; of a cluster what it has]")
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="ROW", help="This row alone. Can be repeated.")
@@ -47,7 +47,7 @@ def study(
     launcher: Annotated[Literal["local", "slurm", "ray"], typer.Option(help="Where the runs run.")] = "local",
     cpus: Annotated[int, typer.Option(min=1, help="Cores of a run, on a cluster.")] = 1,
     gpus: Annotated[
-        int | None, typer.Option(min=0, help="GPUs of a run. [default: 1 where this machine has some]")
+        int | None, typer.Option(min=0, help="GPUs of a run. \\[default: 1 where this machine has some]")
     ] = None,
     slurm_option: Annotated[
         list[str] | None, typer.Option(metavar="OPTION", help="For #SBATCH, as --partition=gpu. Can be repeated.")

@@ -34,8 +34,14 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], 
         table = Table(title=None if number else escape(title), title_justify="left", box=box.SIMPLE_HEAD)
         for place in part:
             head = heads[place]
+            number_like = head in right
+            # Rich shares too little room out evenly, and would cut the words of one column to wrap another.
+            least = widths[place] - _SPACING
             table.add_column(
-                escape(one_line(head)), justify="right" if head in right else "left", no_wrap=head in right
+                escape(one_line(head)),
+                justify="right" if number_like else "left",
+                no_wrap=number_like,
+                min_width=min(least, console.width - _EDGE - _SPACING),
             )
         for row in texts:
             table.add_row(*(escape(row[place]) for place in part))

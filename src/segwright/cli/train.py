@@ -30,7 +30,7 @@ def train(
             help="A folder, .npz, VOC devkit, CSV manifest or data.yaml card; a recipe; a run to --resume or --refit."
         ),
     ],
-    name: Annotated[str | None, typer.Option(help="Name of the run. [default: of the data, with a number]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run. \\[default: of the data, with a number]")] = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     override: Annotated[
         list[str] | None, typer.Option("-o", "--override", metavar="KEY=VALUE", help="Set a key of the recipe.")
@@ -41,7 +41,7 @@ def train(
     ignore_in_score: Annotated[
         str | None, typer.Option(metavar="A,B", help="Classes whose true pixels are dropped before scoring.")
     ] = None,
-    split: Annotated[Path | None, typer.Option(help="JSON of {train: [ids], val: [ids], test: [ids]}.")] = None,
+    split: Annotated[Path | None, typer.Option(help="JSON of {train: \\[ids], val: \\[ids], test: \\[ids]}.")] = None,
     start_from: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Go on from this run's model, with its recipe.")
     ] = None,

@@ -21,7 +21,7 @@ def tune(
     source: Annotated[Path, typer.Argument(help="A study file (its base and its random.keys), a recipe, or data.")],
     minutes: Annotated[float, typer.Option(min=0.1, help="Budget of this call, by the clock.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the search. [default: studies-runs/NAME/tune]")
+        Path | None, typer.Option("-o", "--out", help="Folder of the search. \\[default: studies-runs/NAME/tune]")
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="So many share the budget; more fit where some stop early.")] = 20,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of every trial, in place of its share of minutes.")] = None,
