@@ -5,8 +5,8 @@
     run = segwright.train("photos/", minutes=15)
     prediction = segwright.load(run).predict("new.jpg")
 
-The verbs are those of the command line and take the same words. They are imported when first used, so that `import
-segwright` is quick.
+The verbs are those of the command line, and most take its words; `tune` takes its budget as an `Effort`, and `study`
+where it runs as `Machines`. They are imported when first used, so that `import segwright` is quick.
 """
 
 from __future__ import annotations

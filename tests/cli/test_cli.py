@@ -177,6 +177,7 @@ def test_the_menus_are_those_of_the_rooms_below() -> None:
         (["train", "runs/first", "--resume", "-o", "optimizer.lr=0.5"], "optimizer.lr: 0.001 -> 0.5"),
         (["train", "runs/first", "--resume", "-o", "model.name=fpn", "--force"], "this would be another run"),
         (["train", "runs/first", "--resume", "--name", "second"], "under its own name"),
+        (["train", "runs/first", "--resume", "--out", "elsewhere"], "under its own name"),
         (["train", "photos", "--force"], "--force is for --resume"),
         (["train", "photos", "--from", "runs/furst"], "there are: first"),
         (["evaluate", "runs/first", "--split", "tset"], "no images in 'tset'"),

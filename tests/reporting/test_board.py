@@ -102,6 +102,10 @@ def test_comparison_shows_all_runs_side_by_side(tmp_path: Path) -> None:
     )  # fmt: skip
     scores = np.array([[0.2, np.nan], [0.9, 0.5]])
     found = RunComparison("val", "declared", CLASSES, ("<x>", "y"), 2, runs, scores, (side,))
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"photo.png: stands there, and no page of segwright beside it"):
+        comparison_page.write_comparison(found, tmp_path / "photo.html")
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]
     page, picture = comparison_page.write_comparison(found, tmp_path / "ab.html")
     text = page.read_text()
     assert text.count("<img") == 4

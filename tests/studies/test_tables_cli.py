@@ -123,3 +123,19 @@ def test_what_reads_scores_does_not_wait_for_pytorch(
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["results.csv", "leaderboard.md", "leaderboard.html"])
+def test_a_table_overwrites_no_file_of_others(
+    tmp_path: Path, write_run: Callable[..., None], confusion: Callable[..., np.ndarray],
+    call: Callable[..., tuple[int, str]], name: str,
+) -> None:  # fmt: skip
+    write_run(tmp_path / "a", confusion(0.6, seed=0))
+    write_yaml(tmp_path / "a" / "recipe.yaml", make_recipe({}).as_dict())
+    (tmp_path / name).write_text("mine\n")
+    code, _ = call("leaderboard", str(tmp_path))
+    assert (code, (tmp_path / name).read_text()) == (2, "mine\n")
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [name]
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        assert call("leaderboard", str(tmp_path))[0] == 0

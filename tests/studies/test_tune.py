@@ -222,18 +222,22 @@ def test_a_study_file_names_the_space_and_models_are_chosen_with_their_encoder(t
     tree = {
         "name": "night",
         "base": {"data": {"path": "photos"}, "model": {"name": "unet", "encoder": None, "arguments": {"width": 8}}},
-        "random": {"keys": {"optimizer.lr": {"log": [1e-4, 1e-2]}}},
+        "random": {"keys": {"optimizer.lr": {"log": [1e-4, 1e-2]}, "loss.formula": ["ce", "jaccard + ce"]}},
     }
     (tmp_path / "study.yaml").write_text(json.dumps(tree))
     name, search = searched(tmp_path / "study.yaml", models=("unet", "fpn:resnet18"))
     assert name == "night"
     assert search.base.data.path == str(tmp_path / "photos")
-    assert set(search.space) == {"optimizer.lr", "model"}
+    assert set(search.space) == {"optimizer.lr", "loss.formula", "model"}
+    assert search.space["loss.formula"] == ["dice + ce", "ce", "jaccard + ce"], "the base's own joins a menu"
+    assert values_of(search.base, search.space) is not None
     other = changed(search.base, {"model": "fpn:resnet18"}).model
     assert (other.name, other.encoder, other.arguments) == ("fpn", "resnet18", {})
     assert changed(search.base, {"model": "unet"}) == search.base
     with pytest.raises(RecipeError, match="Did you mean 'fpn'"):
         searched(tmp_path / "study.yaml", models=("fpnn",))
+    with pytest.raises(RecipeError, match=r"model 'unet' takes no encoder.*smp_unet:resnet34"):
+        searched(tmp_path / "study.yaml", models=("unet:resnet34",))
 
 
 def test_a_share_of_the_minutes_leaves_time_to_start_and_to_score() -> None:
@@ -257,6 +261,12 @@ def test_what_is_kept_is_what_the_run_was_trained_with(
     assert found.best is not None
     trained = read_yaml(tmp_path / "out" / "runs" / found.best.run / "recipe.yaml")
     kept = read_yaml(tmp_path / "out" / "best.yaml")
+    # A trial has a share of the time, and the winner that of the base.
+    shares = [tree.pop("training") for tree in (kept, trained)]
+    own = base().training
+    assert (shares[0].pop("epochs"), shares[0].pop("minutes")) == (own.epochs, own.minutes)
+    assert (shares[1].pop("epochs"), shares[1].pop("minutes")) != (own.epochs, own.minutes)
+    assert shares[0] == shares[1]
     assert kept.pop("data") == {**trained.pop("data"), "audit": True}
     assert kept == trained
 

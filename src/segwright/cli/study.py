@@ -65,8 +65,8 @@ def study(
     machines = Machines(launcher, jobs, cpus, gpus, tuple(slurm_option or ()), ray_address)
     numbers = _numbers(seeds)
     if learning_curve:
-        if only or dry_run:
-            raise RecipeError("--only and --dry-run do not go with --learning-curve", mend="leave them out")
+        if only or dry_run or retry:
+            raise RecipeError("--only, --dry-run and --retry do not go with --learning-curve", mend="leave them out")
         _learning_curve(source, out=out, seeds=numbers, more=more, machines=machines)
         return
     if dry_run:
@@ -79,7 +79,7 @@ def study(
     say(f"{done.done} runs are done, {done.failed} failed, in {done.seconds / 60:.1f} minutes")
     if done.failed:
         say(f"Errors: {shown(done.out / 'errors')}; try them again with --retry")
-    if done.done:
+    if (done.out / "leaderboard.html").is_file():
         say(f"Table:  {shown(done.out / 'leaderboard.html')}")
     say(f"Study:  {shown(done.out)}")
     if done.failed:

@@ -68,8 +68,8 @@ def train(
         changes.append("data.audit=false")
     if minutes and epochs:
         raise RecipeError("give a budget in epochs or in minutes, not both")
-    if resume and (name or start_from):
-        mend = "leave --name and --from out, or start a new run"
+    if resume and (name or start_from or out != Path("runs")):
+        mend = "leave --name, --from and --out out, or start a new run"
         raise RunError("a run is resumed under its own name, from its own state", mend=mend, file=data)
     if force and not resume:
         raise RunError("--force is for --resume", mend="leave it out; runs are never overwritten", file=data)

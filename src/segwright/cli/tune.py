@@ -13,7 +13,8 @@ from segwright.errors import RecipeError, nearest
 EXAMPLES = examples(
     "segwright tune study.yaml --minutes 120",
     "segwright tune photos/ --minutes 60 --trials 20 --jobs 2",
-    "segwright tune recipe.yaml --minutes 240 --models fpn:resnet18,unet:resnet34 --objectives miou,images_per_second",
+    "segwright tune recipe.yaml --minutes 240 --models fpn:resnet18,smp_unet:resnet34",
+    "segwright tune recipe.yaml --minutes 240 --objectives miou,images_per_second",
 )
 
 

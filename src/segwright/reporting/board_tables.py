@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segwright.errors import one_line
-from segwright.files import csv_text, write_csv, write_text
+from segwright.errors import OutputError, one_line
+from segwright.files import csv_text, write_text
+from segwright.reporting.frame import is_report
 from segwright.studies.leaderboard import TOO_CLOSE, Difference, Leaderboard, Row
 
 NOTHING = "–"
@@ -157,9 +158,12 @@ def footnotes(table: Leaderboard) -> list[str]:
     return told
 
 
+_FIRST_HEADS = ("row", "seeds", "miou")
+
+
 def table_rows(table: Leaderboard) -> list[list[Any]]:
     """The table for programs: plain numbers, one column each, heads first."""
-    names = ["row", "seeds", "miou", "sd", "low", "high"]
+    names = [*_FIRST_HEADS, "sd", "low", "high"]
     parts = ["difference", "low", "high", "p", "p_holm", "verdict"]
     names += [f"to_best {part}" for part in parts] + [f"to_baseline {part}" for part in parts]
     names += [f"paper {key}" for key in table.figures] + [f"iou {name}" for name in table.classes.names]
@@ -192,9 +196,37 @@ def csv_lines(table: Leaderboard) -> list[str]:
     return csv_text(table_rows(table)).splitlines()
 
 
+TABLE_FILES = ("results.csv", "leaderboard.md", "leaderboard.tex")
+
+
+def require_ours(folder: Path, page: Path) -> None:
+    """Make sure that no file is overwritten that segwright did not write.
+
+    Args:
+        folder: where tables are to be written.
+        page: the page beside them, by which the others are known as ours.
+
+    Raises:
+        OutputError: another file stands there.
+    """
+    table, *others = (folder / name for name in TABLE_FILES)
+    strange = [table] if table.is_file() and not _begins_as_ours(table) else []
+    if not is_report(page):
+        strange += [file for file in (*others, page) if file.exists()]
+    if strange:
+        mend = "move it, or make the table of another folder"
+        raise OutputError("stands there, and segwright did not write it", mend=mend, file=strange[0])
+
+
+def _begins_as_ours(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.readline().startswith(",".join(_FIRST_HEADS).encode())
+
+
 def write_tables(table: Leaderboard, folder: Path) -> list[Path]:
     """Write `results.csv`, `leaderboard.md` and `leaderboard.tex` into a study's folder."""
-    write_csv(folder / "results.csv", table_rows(table))
-    write_text(folder / "leaderboard.md", f"# {one_line(table.name)}\n\n{markdown(table)}")
-    write_text(folder / "leaderboard.tex", latex(table))
-    return [folder / name for name in ("results.csv", "leaderboard.md", "leaderboard.tex")]
+    texts = (csv_text(table_rows(table)), f"# {one_line(table.name)}\n\n{markdown(table)}", latex(table))
+    files = [folder / name for name in TABLE_FILES]
+    for file, text in zip(files, texts, strict=True):
+        write_text(file, text)
+    return files

@@ -32,14 +32,16 @@ def write_comparison(found: RunComparison, path: Path) -> list[Path]:
     """Write the page, and beside it the images as a PNG where there are any; return both.
 
     Raises:
-        OutputError: another file than a page of segwright stands there.
+        OutputError: another file than segwright's own stands there.
     """
+    image = path.with_suffix(".png")
     if path.exists() and not is_report(path):
         raise OutputError("stands there and is no segwright page", mend="choose another name with -o", file=path)
+    if found.sides and image.exists() and not path.exists():
+        raise OutputError("stands there, and no page of segwright beside it", mend="choose another -o", file=image)
     write_text(path, render(found))
     if not found.sides:
         return [path]
-    image = path.with_suffix(".png")
     with atomic(image) as stream:
         stream.write(pictures.to_png(contact_sheet(found)))
     return [path, image]

@@ -128,7 +128,10 @@ def board(plan: Plan, *, split: str = "val", resamples: int | None = None) -> Le
     reader = Reader(split, plan.definition)
     scored = [(entry, reader.read(entry.run)) for entry in plan.entries if _has_scores(entry, split)]
     if not scored:
-        raise RunError(f"no run has scores of '{split}'", mend="run the study first: segwright study", file=plan.folder)
+        mend = "run the study first: segwright study"
+        if split != "val":
+            mend = f"score its runs: segwright evaluate RUN --split {split}"
+        raise RunError(f"no run has scores of '{split}'", mend=mend, file=plan.folder)
     classes = _usual_classes(plan, scored)
     wholes, notes = _whole_seeds(plan, scored, usual=classes)
     if resamples is None:

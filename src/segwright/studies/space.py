@@ -78,7 +78,7 @@ def searched(
     else:
         name = stem_of(source)
         base = recipe_for(source, start_from=None, budget=(None, None), overrides=())
-    space = usual_space(base) if keys is None else dict(keys)
+    space = usual_space(base) if keys is None else _with_own(base, keys)
     if models:
         space[MODEL_KEY] = _with(_model_of(base), checked_models(models))
     return name, Search(base, space, objectives, definition)
@@ -107,16 +107,25 @@ def usual_space(base: Recipe) -> dict[str, Range | list[Any]]:
     }
 
 
+def _with_own(base: Recipe, keys: Mapping[str, Range | list[Any]]) -> dict[str, Range | list[Any]]:
+    """The keys as asked, with the base's own value in every menu, so that the search can begin there."""
+    tree = base.as_dict()
+    return {key: _with(at(tree, key), menu) if isinstance(menu, list) else menu for key, menu in keys.items()}
+
+
 def checked_models(models: Sequence[str]) -> list[Any]:
     """The same models, once each.
 
     Raises:
-        RecipeError: there is no such model.
+        RecipeError: there is no such model, or one takes no encoder.
     """
     for model in models:
-        name = model.partition(":")[0]
+        name, _, encoder = model.partition(":")
         if name not in MODELS:
             raise RecipeError(f"there is no model '{name}'", mend=nearest(name, MODELS))
+        if encoder and not MODELS[name].takes_encoder:
+            mend = "leave the encoder out" + (f", or take smp_unet:{encoder}" if name == "unet" else "")
+            raise RecipeError(f"model '{name}' takes no encoder, such as '{encoder}'", mend=mend)
     return list(dict.fromkeys(models))
 
 

@@ -277,8 +277,9 @@ def _job_of(place: Place, *, claim: int, gpus: int) -> Job:
 
 
 def _recipe_to_keep(found: Tuned, number: int, search: Search) -> Recipe:
-    """The recipe of a trial as a user trains it: with the base's own look at the data before."""
+    """The recipe of a trial as a user trains it: with the base's own budget, and its own look at the data before."""
     trial = next(trial for trial in found.trials if trial.number == number)
     tree = read_yaml(found.folder / "runs" / trial.run / "recipe.yaml")
     tree["data"]["audit"] = search.base.data.audit
+    tree["training"] |= search.base.training.model_dump(include={"minutes", "epochs"})
     return make_recipe(tree)

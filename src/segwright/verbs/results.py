@@ -39,16 +39,21 @@ def leaderboard(
         The table, and the files that were written: `results.csv` and `leaderboard.md`, `.tex` and `.html`.
 
     Raises:
+        OutputError: another file stands where one of these is to be written.
         SegwrightError: there are no scored runs, or no such key or row.
     """
     from segwright.reporting.board_page import write_board_page
-    from segwright.reporting.board_tables import write_tables
+    from segwright.reporting.board_tables import require_ours, write_tables
     from segwright.studies.entries import plan_of
     from segwright.studies.leaderboard import board
 
     place = runs.existing(Path(folder))
+    page = place / "leaderboard.html"
+    require_ours(place, page)
     table = board(plan_of(place, by=by, baseline=baseline, definition=definition), split=split)
-    return table, [*write_tables(table, place), write_board_page(table, place / "leaderboard.html")]
+    # The page first: by it the others are known as ours.
+    write_board_page(table, page)
+    return table, [*write_tables(table, place), page]
 
 
 def report(run: str | Path, *, out: str | Path | None = None) -> Path:

@@ -62,7 +62,8 @@ def study(
         retry=retry,
         progress=progress,
     )
-    if outcome.done:
+    # Refits have no score, so a study of these alone has no table.
+    if any(folder.glob("runs/*/scores/val.npz")):
         leaderboard(folder)
     return outcome
 
