@@ -230,6 +230,15 @@ def test_what_is_wrong_is_named(tmp_path, keys, words):
     assert "losses.yaml" in str(error.value)
 
 
+def test_a_branch_that_undoes_a_key_before_it_is_refused(tmp_path):
+    file = tmp_path / "losses.yaml"
+    file.write_text("base: {}\nlist:\n  - {name: a, loss.formula: ce, loss: {class_weights: inverse}}\n")
+    with pytest.raises(RecipeError, match=r"row 'a': 'loss' as a whole would undo 'loss.formula'.*one by one"):
+        read_study(file)
+    file.write_text("base: {}\nlist:\n  - {name: a, loss: {class_weights: inverse}, loss.formula: ce}\n")
+    assert len(read_study(file).rows) == 1
+
+
 def test_no_base_and_no_mapping(tmp_path):
     (tmp_path / "empty.yaml").write_text("seeds: [1]")
     with pytest.raises(RecipeError, match="has no 'base'"):

@@ -254,12 +254,28 @@ def _rows(tree: StudyFile, *, file: Path, folder: Path) -> Iterator[Row]:
             title = ", ".join(part for part in (name or named_by(own), named_by(more)) if part) or "base"
             copies = copies_of(given["copies"], row=title, file=file) if "copies" in given else None
             changes = changes_in_words_of(folder, {**own, **more})
+            _require_nothing_undone(changes, row=title, file=file)
             yield Row(title, changes, str(given.get("note", "")), figure, copies)
     if tree.random is not None:
         drawn = (draw(tree.random, number) for number in range(tree.random.trials))
         unlike = {named_by(changes): changes for changes in drawn}
         for name, changes in unlike.items():
             yield Row(name, changes_in_words_of(folder, changes), drawn=True)
+
+
+def _require_nothing_undone(changes: Mapping[str, Any], *, row: str, file: Path) -> None:
+    """A branch that is given as a whole has usual values where it says nothing, so it undoes single keys before it.
+
+    Raises:
+        RecipeError: one does.
+    """
+    before: list[str] = []
+    for key in changes:
+        undone = next((one for one in before if one.startswith(f"{key}.")), None)
+        if undone is not None:
+            mend = f"name the keys one by one, as {undone}, or all of them in '{key}'"
+            raise RecipeError(f"row '{row}': '{key}' as a whole would undo '{undone}'", mend=mend, file=file)
+        before.append(key)
 
 
 def draw(asked: RandomRows, number: int) -> dict[str, Any]:
