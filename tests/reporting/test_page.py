@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Path:
     write_scores(folder, classes=terrain_classes(ignore_in_score=(0,)))
     rows = [
         {"epoch": k + 1, "step": 9 * k, "seconds": 2.5 * k, "train_loss": 2 / (k + 1), "val_loss": 2.5 / (k + 1),
-         "val_miou": 0.1 * k, "lr": 1e-3, "images_per_second": 40.0 + k}
+         "val_miou": 0.1 * k, "val_pixel_accuracy": 0.5 + 0.05 * k, "lr": 1e-3, "images_per_second": 40.0 + k}
         for k in range(8)
     ]  # fmt: skip
     write_text(folder / "metrics.jsonl", "\n".join(map(json.dumps, rows)) + '\n{"epoch": 9, "tr')
@@ -113,7 +113,7 @@ def test_every_section_is_there_and_every_tag_closed(run: Path) -> None:
         "2 images without a mask were not scored", "Only 6 images", "best epoch was chosen", "0.700 at 8",
     ):  # fmt: skip
         assert expected in words, expected
-    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 6
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 7
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 4 * 6
 
 

@@ -28,6 +28,7 @@ def test_a_run_learns_and_leaves_all_its_files(photos: Folder, tiny: Tiny, tmp_p
     rows = rows_of(run)
     assert [row["epoch"] for row in rows] == list(range(1, 13))
     assert max(float(str(row["val_miou"])) for row in rows) > 0.9
+    assert all(float(str(row["val_miou"])) <= float(str(row["val_pixel_accuracy"])) <= 1 for row in rows)
     names = {path.name for path in run.iterdir()}
     assert {"recipe.yaml", "data.yaml", "split.json", "environment.json", "resume.ckpt", "bundle", "log.txt"} <= names
     assert [name for name in names if name.startswith(".")] == [".lock"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from markupsafe import Markup
@@ -84,8 +84,10 @@ def _training(contents: RunContents) -> dict[str, Any] | None:
         return None
     losses = {"train_loss": "training", "val_loss": "validation"}
     drawn = [charts.curves(rows, {key: losses[key] for key in losses if _has(rows, key)}, y_label="loss", best=None)]
-    if _has(rows, "val_miou"):
-        drawn.append(charts.curves(rows, {"val_miou": "validation"}, y_label="mean IoU on validation", best="max"))
+    for key, label in (("val_miou", "mean IoU"), ("val_pixel_accuracy", "pixel accuracy")):
+        if _has(rows, key):
+            best: Literal["max"] | None = "max" if key == "val_miou" else None
+            drawn.append(charts.curves(rows, {key: "validation"}, y_label=f"{label} on validation", best=best))
     if _has(rows, "lr"):
         drawn.append(charts.curves(rows, {"lr": "rate"}, y_label="learning rate", best=None))
     speeds = [row["images_per_second"] for row in rows if isinstance(row.get("images_per_second"), (int, float))]

@@ -179,6 +179,7 @@ class Recorder(pl.Callback):
             "train_loss": _number(module.train_loss / steps),
             "val_loss": _number(module.val_loss / self._validation.images),
             "val_miou": _number(scores.miou),
+            "val_pixel_accuracy": _number(scores.pixel_accuracy),
             "val_iou": [_number(value) for value in scores.iou],
             "lr": trainer.optimizers[0].param_groups[-1]["lr"],
             "images_per_second": steps * self._batch_size / max(self._train_seconds, 1e-9),
