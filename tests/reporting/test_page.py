@@ -16,7 +16,7 @@ from segwright.files import write_arrays, write_json, write_text, write_yaml
 from segwright.metrics import boundary_counts
 from segwright.recipe import Recipe, override, write_recipe
 from segwright.reporting.contents import flat, read_run
-from segwright.reporting.frame import duration, interval, percent
+from segwright.reporting.frame import curve, duration, interval, percent
 from segwright.reporting.page import write_report
 from segwright.types import ClassSet
 
@@ -215,3 +215,10 @@ def test_words_for_values() -> None:
     assert [percent(value) for value in (0.1234, 0.0001, 0.0, None)] == ["12.3 %", "<0.1 %", "0.0 %", "–"]
     assert interval({"low": 0.1, "high": 0.25}) == "0.100 to 0.250"
     assert interval({"low": None, "high": None}) == ""
+
+
+def test_the_curve_of_a_spread_is_told_with_its_gamma_fit() -> None:
+    gamma = {"alpha": 3.53, "loc": -0.0898, "beta": 4.012, "misfit": 0.081}
+    assert curve({"mean": 1.0}) == ""
+    assert curve({"fits": "gamma", "gamma": gamma}) == "a gamma curve; gamma 3.53, -0.0898, 4.012, off by 0.081 sd"
+    assert curve({"fits": "neither"}) == "neither a normal nor a gamma curve"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -28,6 +29,7 @@ def environment() -> jinja2.Environment:
         "percent": percent,
         "share": share,
         "measured": measured,
+        "curve": curve,
         "duration": duration,
         "css": css_color,
     }
@@ -80,6 +82,17 @@ def measured(value: float) -> str:
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:.{digits}f}"
+
+
+def curve(spread: dict[str, Any]) -> str:
+    """Which curve describes values, and the gamma curve fitted to them, see `segwright.auditing.spread.describe`."""
+    if "fits" not in spread:
+        return ""
+    named = "neither a normal nor a gamma curve" if spread["fits"] == "neither" else f"a {spread['fits']} curve"
+    if "gamma" not in spread:
+        return named
+    alpha, loc, beta, misfit = (spread["gamma"][key] for key in ("alpha", "loc", "beta", "misfit"))
+    return f"{named}; gamma {alpha:.4g}, {loc:.4g}, {beta:.4g}, off by {misfit:.2g} sd"
 
 
 def duration(seconds: float | None) -> str:
