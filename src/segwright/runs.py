@@ -13,7 +13,7 @@ from typing import Any
 
 from segwright.data.card import read_card
 from segwright.errors import DataError, RecipeError, RunError, brief
-from segwright.files import read_yaml
+from segwright.files import read_json, read_yaml
 from segwright.recipe import Recipe, make_recipe, override, read_recipe, read_resolved
 
 STAGED_FILE, STAGES = "staged.yaml", ".stages"
@@ -133,6 +133,20 @@ def stages_folder(run: Path) -> Path:
     """Where the stages of a run lie, beside it."""
     named = run.resolve() if run.name in ("", "..") else run
     return named.with_name(named.name + STAGES)
+
+
+def started_from(run: Path) -> Path | None:
+    """The run or bundle whose weights a run began with; None where it began afresh.
+
+    A stage is found beside the run, wherever both were brought since.
+    """
+    origin = read_json(run / "environment.json")["start_from"]
+    if origin is None:
+        return None
+    told, beside = Path(origin), run.parent if run.parent.name.endswith(STAGES) else stages_folder(run)
+    stage = beside / told.name
+    moved = not told.exists() and told.parent.name == beside.name and stage.is_dir() and stage != run
+    return stage if moved else told
 
 
 def is_refit(tree: Any) -> bool:

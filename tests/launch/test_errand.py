@@ -10,7 +10,7 @@ import pytest
 from segwright.launch.errand import Errand, carry_out, pack, scratch_of, unpack
 
 
-def errand(tmp_path: Path, script: str, *, again: str = "", shared: bool = True) -> Errand:
+def errand(tmp_path: Path, script: str, *, again: str = "", shared: bool = True, staged: bool = False) -> Errand:
     probe = tmp_path / "probe"
     if shared:
         probe.touch()
@@ -23,6 +23,7 @@ def errand(tmp_path: Path, script: str, *, again: str = "", shared: bool = True)
         cwd=tmp_path,
         log=tmp_path / "log.txt",
         results=tmp_path / "runs" / "a",
+        begun=tmp_path / "runs" / "a.stages" / "staged.yaml" if staged else None,
         probe=probe,
         files={str(tmp_path / "recipe.yaml"): b"lr: 1"},
     )
@@ -40,6 +41,13 @@ def test_a_second_try_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "log.txt").read_text() == "resumed\n"
 
 
+def test_what_is_still_in_its_stages_goes_on(tmp_path: Path) -> None:
+    script = f"echo begun; mkdir -p {tmp_path}/runs/a.stages; touch {tmp_path}/runs/a.stages/staged.yaml"
+    sent = errand(tmp_path, script, again="echo resumed", staged=True)
+    assert [carry_out(sent).code for _ in range(2)] == [0, 0]
+    assert (tmp_path / "log.txt").read_text() == "begun\nresumed\n"
+
+
 def test_on_another_disk_files_are_sent_and_results_come_back(tmp_path: Path) -> None:
     script = 'cat "$1"; mkdir -p "$3/a/scores"; echo 0.5 > "$3/a/scores/val.json"; echo " in $3"'
     sent = errand(tmp_path, script, shared=False)
@@ -49,9 +57,27 @@ def test_on_another_disk_files_are_sent_and_results_come_back(tmp_path: Path) ->
     assert not scratch_of(sent).exists()
     assert not (tmp_path / "runs").exists()
     assert brought.archive is not None
-    unpack(brought.archive, tmp_path / "runs" / "a")
+    unpack(brought.archive, sent.folders)
     assert (tmp_path / "runs/a/scores/val.json").read_text() == "0.5\n"
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
+
+
+def test_on_another_disk_stages_go_on_and_come_back_with_the_results(tmp_path: Path) -> None:
+    script = 'mkdir "$3/a.stages" && touch "$3/a.stages/staged.yaml" "$3/mine"; exit 143'
+    sent = errand(tmp_path, script, shared=False, staged=True)
+    brought = carry_out(sent)
+    assert (brought.code, brought.archive is None) == (143, False)
+    unpack(brought.archive or b"", sent.folders)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a.stages"]
+    assert (tmp_path / "runs/a.stages/staged.yaml").is_file()
+    # A worker was lost that had begun, and the node is found again.
+    (scratch_of(sent) / "out" / "a.stages").mkdir(parents=True)
+    (scratch_of(sent) / "out" / "a.stages" / "staged.yaml").touch()
+    again = ("bash", "-c", 'mkdir "$1"; echo whole > "$1/x"', "bash", str(tmp_path / "runs" / "a"))
+    brought = carry_out(replace(sent, again=again))
+    unpack(brought.archive or b"", sent.folders)
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["a", "a.stages"]
+    assert (tmp_path / "runs/a/x").read_text() == "whole\n"
 
 
 def test_a_node_without_our_python_takes_its_own(tmp_path: Path) -> None:
@@ -67,11 +93,13 @@ def test_results_replace_an_earlier_part_of_them_and_links_stay_out(tmp_path: Pa
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "a").write_text("new")
     (tmp_path / "run" / "link").symlink_to("/etc/passwd")
-    archive = pack(tmp_path / "run")
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "old").touch()
-    unpack(archive, tmp_path / "there")
-    assert [path.name for path in (tmp_path / "there").iterdir()] == ["a"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "b").touch()
+    archive = pack([tmp_path / "run", tmp_path / "other"])
+    (tmp_path / "there" / "run").mkdir(parents=True)
+    (tmp_path / "there" / "run" / "old").touch()
+    unpack(archive, [tmp_path / "there" / "run"])
+    assert [str(path.relative_to(tmp_path / "there")) for path in (tmp_path / "there").rglob("*")] == ["run", "run/a"]
 
 
 def test_a_job_that_is_given_up_is_asked_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,16 @@ def test_a_preempted_task_saves_is_queued_again_and_goes_on(tmp_path: Path, clus
     assert ends == {"short": 0, "long": 0}
     assert jobs[1].log.read_text() == "saved\nresumed\n"
     assert (run / "done").exists()
+
+
+def test_a_preempted_task_that_left_nothing_but_its_stages_goes_on(tmp_path: Path, cluster: Path) -> None:
+    (cluster / "queue").write_text("101 0\n")
+    (cluster / "preempt").write_text("0")
+    begun = tmp_path / "runs" / "long.stages" / "it's staged.yaml"
+    script = f'trap "exit 143" TERM; mkdir -p {begun.parent}; touch "{begun}" {cluster}/begun; sleep 30 & wait'
+    job = replace(shell(tmp_path, "long", script, again="echo resumed"), begun=begun)
+    assert [end.code for end in launcher(tmp_path).run([job])] == [0]
+    assert job.log.read_text() == "resumed\n"
 
 
 def test_a_task_that_the_queue_forgot_is_lost(tmp_path: Path, cluster: Path) -> None:

@@ -2,8 +2,9 @@
 
     python -I -S pretend.py train RECIPE --name NAME --out RUNS        python -I -S pretend.py train RUN --resume
 
-What it does is in the text of the recipe: `formula: fails` ends with an error, `formula: dies` is killed once, and
-`formula: doomed` is killed always. Every start and step stands in `trace.txt` beside the runs.
+What it does is in the text of the recipe: `formula: fails` ends with an error, `formula: dies` is killed once,
+`formula: staged` once while it is in its stages, and `formula: doomed` is killed always. Every start and step stands in
+`trace.txt` beside the runs.
 """
 
 from __future__ import annotations
@@ -26,10 +27,19 @@ def main() -> None:
     words = sys.argv[2:]
     fresh = "--resume" not in words
     run = Path(words[words.index("--out") + 1]) / words[words.index("--name") + 1] if fresh else Path(words[0])
+    staged = run.with_name(run.name + ".stages") / "staged.yaml"
     time.sleep(0.02)
     if fresh:
+        text = Path(words[0]).read_text()
+        if "formula: staged" in text:
+            staged.parent.mkdir(parents=True)
+            staged.write_text(text)
+            os.kill(os.getpid(), signal.SIGKILL)
         run.mkdir(parents=True)
-        (run / "recipe.yaml").write_text(Path(words[0]).read_text())
+        (run / "recipe.yaml").write_text(text)
+    elif staged.exists() and not run.exists():
+        run.mkdir()
+        (run / "recipe.yaml").write_text(staged.read_text())
     recipe = (run / "recipe.yaml").read_text()
     lock = (run / ".lock").open("ab")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -19,8 +20,9 @@ from segwright.cli import main
 from segwright.data import offline
 from segwright.data.synthetic import write_terrain
 from segwright.errors import DataError, OutputError, RunStopped
-from segwright.launch import Job
+from segwright.launch import Ended, Job
 from segwright.launch.local import LocalLauncher
+from segwright.launch.tasks import task_script
 from segwright.studies import runner
 from segwright.studies.claims import Claims
 from segwright.studies.grid import Study, read_study, trials
@@ -96,6 +98,23 @@ def test_a_run_that_is_killed_goes_on_but_not_for_ever(tmp_path):
     own = [line.partition(" ")[2] for line in traced(out) if line.startswith(names["dies"])]
     assert own == ["begins", "step 1", "step 2", "step 3", "resumes", "step 4", "step 5", "step 6"]
     assert "signal 9 ended it 3 times" in why_failed(out, names["doomed"])
+
+
+def test_a_run_that_a_lost_machine_left_in_its_stages_goes_on_on_the_next_one(tmp_path):
+    class Losing(LocalLauncher):
+        """Starts what was killed again by itself, as Ray and Slurm do."""
+
+        def run(self, jobs):
+            for job in jobs:
+                script = task_script(job, done=tmp_path / "done")
+                assert subprocess.run(["bash", "-c", script], check=False).returncode == 137
+                (tmp_path / "done").unlink()
+                yield Ended(job.name, subprocess.run(["bash", "-c", script], check=False).returncode, 0.0)
+
+    out, study = tmp_path / "out", study_of(tmp_path, "staged", seeds=[0])
+    done = run_study(study, out, launcher=Losing(), progress=False)
+    assert (done.done, done.failed) == (1, 0)
+    assert [line.split()[1] for line in traced(out)] == ["resumes", *["step"] * 6]
 
 
 def test_a_study_that_is_killed_is_completed_with_the_same_numbers(tmp_path, monkeypatch):

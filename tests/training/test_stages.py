@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from segwright.bundle import load_bundle
 from segwright.errors import MissingExtraError, RecipeError, RunError, RunStopped
 from segwright.files import read_json
 from segwright.recipe import Recipe, read_recipe, stages_of, write_recipe
+from segwright.runs import started_from
 from segwright.training import stages
 from segwright.training.module import SegmentationModule
 from segwright.training.preparation import Prepared
@@ -108,6 +110,42 @@ def test_a_signal_within_a_stage_names_the_run_and_resuming_that_goes_on_in_the_
     assert (tmp_path / "my run.stages" / "1-first" / "log.txt").read_text() == before
     assert "resumed  after step 1," in (place / "log.txt").read_text()
     assert read_json(tmp_path / "my run.stages" / "staged.json")["done"] == ["first", "fusion"]
+
+
+def test_a_run_that_was_killed_in_the_checks_before_its_first_stage_goes_on(
+    photos: Folder, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        shutil.copytree(tmp_path / "run.stages", tmp_path / "killed.stages")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "_check_parts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_in_stages(staged(tiny, photos()), run=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run.stages").exists()
+    assert (resume_in_stages(tmp_path / "killed", progress=False) / "bundle").is_dir()
+
+
+def test_a_stage_that_was_killed_before_its_first_save_starts_from_the_one_beside_it_wherever_that_was_brought(
+    photos: Folder, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SegmentationModule.training_step
+
+    def killed(self: SegmentationModule, *arguments: object) -> object:
+        if (tmp_path / "there" / "run.stages" / "2-fusion").exists():
+            raise ZeroDivisionError
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationModule, "training_step", killed)
+        with pytest.raises(ZeroDivisionError):
+            train_in_stages(staged(tiny, photos()), run=tmp_path / "there" / "run", progress=False)
+    (tmp_path / "there").rename(tmp_path / "here")
+    run = resume_in_stages(tmp_path / "here" / "run", progress=False)
+    first, fusion = (weights(tmp_path / "here" / "run.stages" / name) for name in ("1-first", "2-fusion"))
+    assert all(torch.equal(first[name], fusion[name]) for name in first if not name.startswith("net.fusion"))
+    assert started_from(run) == tmp_path / "here" / "run.stages" / "2-fusion"
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,10 @@ class Job:
         env: variables on top of those of this process.
         log: file that its output is added to.
         results: the folder that it writes; brought back where the machine that ran it has another disk.
-        again: the words that go on with it where `results` is there already, after a lost or preempted machine; empty:
-            `command`.
+        begun: a file in a folder beside `results` that stands where the command has begun, though `results` may not be
+            there yet; its folder is brought back too.
+        again: the words that go on with it where `results` or `begun` is there already, after a lost or preempted
+            machine; empty: `command`.
         locks: open descriptors of locked files. A process of this machine holds them too, so that the locks stand until
             it ends, whatever becomes of us.
     """
@@ -41,6 +43,7 @@ class Job:
     gpus: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     results: Path | None = None
+    begun: Path | None = None
     again: tuple[str, ...] = ()
     locks: tuple[int, ...] = ()
 

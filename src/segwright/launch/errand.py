@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segwright.errors import OutputError
@@ -36,11 +36,12 @@ class Errand:
     Attributes:
         name: of the job.
         command: its words.
-        again: the words where `results` is there already; empty: `command`.
+        again: the words where `results` or `begun` is there already; empty: `command`.
         env: variables on top of the node's own.
         cwd: where the command runs, on our disk.
         log: file that its output is added to.
         results: the folder that it writes.
+        begun: a file in a folder beside it, which it writes as well; see `segwright.launch.Job`.
         probe: a file that stands on our disk.
         files: words of the command that are files, with what they hold.
     """
@@ -52,8 +53,21 @@ class Errand:
     cwd: Path
     log: Path
     results: Path | None
+    begun: Path | None
     probe: Path
     files: Mapping[str, bytes]
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All that it writes."""
+        both = (self.results, None if self.begun is None else self.begun.parent)
+        return tuple(folder for folder in both if folder is not None)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is to run, as far as it has come."""
+        there = any(path is not None and path.exists() for path in (self.results, self.begun))
+        return self.again if self.again and there else self.command
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class Brought:
     Attributes:
         code: what the command left with; 128 + n where signal n ended it.
         seconds: from its start to its end.
-        archive: the results as a tar, where the node has another disk.
+        archive: the folders as a tar, where the node has another disk.
         log: what the command said, where the node has another disk.
     """
 
@@ -76,17 +90,15 @@ class Brought:
 def carry_out(errand: Errand) -> Brought:
     """Run the command of a job on this machine; a second call goes on where a first one was lost."""
     if errand.probe.is_file():
-        words = errand.again if errand.again and errand.results and errand.results.exists() else errand.command
-        return _run(words, errand, cwd=errand.cwd, log=errand.log)
+        return _run(errand.words, errand, cwd=errand.cwd, log=errand.log)
     scratch = scratch_of(errand)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log, results = scratch / "log.txt", None
-    if errand.results is not None:
-        results = scratch / "out" / errand.results.name
-        results.parent.mkdir(exist_ok=True)
-    words = errand.again if errand.again and results is not None and results.exists() else errand.command
-    ended = _run(moved(words, errand, scratch=scratch), errand, cwd=scratch, log=log)
-    archive = pack(results) if results is not None and results.exists() else None
+    log, there = scratch / "log.txt", _placed(errand, scratch / "out")
+    if there.folders:
+        (scratch / "out").mkdir(exist_ok=True)
+    ended = _run(moved(there.words, errand, scratch=scratch), errand, cwd=scratch, log=log)
+    written = [folder for folder in there.folders if folder.exists()]
+    archive = pack(written) if written else None
     said = log.read_bytes()[-LONGEST_LOG_BYTES:].decode(errors="replace")
     shutil.rmtree(scratch, ignore_errors=True)
     return Brought(ended.code, ended.seconds, archive, said)
@@ -96,6 +108,16 @@ def scratch_of(errand: Errand) -> Path:
     """A folder of this machine that a second try finds again."""
     who = f"{os.getuid()} {errand.log} {errand.name} {errand.probe.name}"
     return Path(tempfile.gettempdir()) / f"segwright-{hashlib.blake2b(who.encode(), digest_size=12).hexdigest()}"
+
+
+def _placed(errand: Errand, out: Path) -> Errand:
+    """The same, whose folders lie in another one."""
+    results, begun = errand.results, errand.begun
+    return replace(
+        errand,
+        results=None if results is None else out / results.name,
+        begun=None if begun is None else out / begun.parent.name / begun.name,
+    )
 
 
 def moved(words: Sequence[str], errand: Errand, *, scratch: Path) -> tuple[str, ...]:
@@ -154,32 +176,40 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def pack(folder: Path) -> bytes:
-    """A folder as a tar; links are left out."""
+def pack(folders: Sequence[Path]) -> bytes:
+    """Folders as a tar, by their names; links are left out."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                tar.add(path, arcname=str(path.relative_to(folder)), recursive=False)
+        for folder in folders:
+            for path in sorted(folder.rglob("*")):
+                if path.is_file() and not path.is_symlink():
+                    tar.add(path, arcname=f"{folder.name}/{path.relative_to(folder)}", recursive=False)
     return stream.getvalue()
 
 
-def unpack(archive: bytes, folder: Path) -> None:
-    """Put a folder that was packed in place, whole or not at all; what stands there is an earlier part of it.
+def unpack(archive: bytes, folders: Sequence[Path]) -> None:
+    """Put folders that were packed in place, each whole or not at all; what stands there is an earlier part of it.
+
+    Args:
+        archive: of `pack`.
+        folders: where they belong, beside one another; what else the archive holds is left out.
 
     Raises:
         OutputError: the disk is full, or a path leaves the folder.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:100]}."))
+    above, name = folders[0].parent, folders[0].name
+    above.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=above, prefix=f".{name[:100]}."))
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(fresh, filter="data")
-        fresh.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
+        for folder in folders:
+            if not (fresh / folder.name).is_dir():
+                continue
+            if folder.exists():
+                shutil.rmtree(folder)
+            (fresh / folder.name).rename(folder)
     except (OSError, tarfile.TarError) as error:
-        raise OutputError(f"cannot be brought back ({error})", mend="free some space", file=folder) from None
+        raise OutputError(f"cannot be brought back ({error})", mend="free some space", file=folders[0]) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -63,7 +63,7 @@ class RayLauncher:
     ) -> None:
         self._retries = retries
         self._ours = not library.is_initialized()
-        self._running: dict[Any, tuple[Job, float]] = {}
+        self._running: dict[Any, tuple[Job, Sequence[Path], float]] = {}
         if self._ours:
             self._connect(address, cpus=cpus, gpus=gpus)
 
@@ -144,7 +144,8 @@ class RayLauncher:
             problem = f"no node has {job.cpus} cores and {job.gpus} GPUs, which '{job.name}' needs"
             raise RunError(problem, mend="ask for less, or add a node with 'ray start --address ...'")
         remote = library.remote(num_cpus=job.cpus, num_gpus=job.gpus, max_retries=self._retries)(carry_out)
-        self._running[remote.remote(errand_of(job, probe=probe))] = (job, time.monotonic())
+        errand = errand_of(job, probe=probe)
+        self._running[remote.remote(errand)] = (job, errand.folders, time.monotonic())
 
     def _ended(self) -> list[Ended]:
         if not self._running:
@@ -153,15 +154,15 @@ class RayLauncher:
         ready, _ = library.wait(list(self._running), num_returns=1, timeout=1.0)
         ends = []
         for reference in ready:
-            job, began = self._running.pop(reference)
+            job, folders, began = self._running.pop(reference)
             try:
                 brought: Brought = library.get(reference)
             except RayError as error:
                 _note(job, f"lost: {type(error).__name__}, after {self._retries} more tries")
                 ends.append(Ended(job.name, LOST, time.monotonic() - began))
                 continue
-            if brought.archive is not None and job.results is not None:
-                unpack(brought.archive, job.results.resolve())
+            if brought.archive is not None:
+                unpack(brought.archive, folders)
             if brought.log:
                 _note(job, brought.log)
             ends.append(Ended(job.name, brought.code, brought.seconds))
@@ -186,6 +187,7 @@ def errand_of(job: Job, *, probe: Path) -> Errand:
         cwd=Path.cwd(),
         log=job.log.resolve(),
         results=None if job.results is None else job.results.resolve(),
+        begun=None if job.begun is None else job.begun.resolve(),
         probe=probe,
         files={word: Path(word).read_bytes() for word in job.command if _is_small_file(Path(word))},
     )

@@ -54,13 +54,14 @@ def write_array(folder: Path, jobs: Sequence[Job], *, options: Sequence[str], at
 
 def task_script(job: Job, *, done: Path) -> str:
     """The script of one task: it runs the command, passes SIGTERM on, and tells how it ended."""
+    begun = [shlex.quote("" if path is None else str(path.resolve())) for path in (job.results, job.begun)]
     env = {"OMP_NUM_THREADS": str(job.cpus), **job.env}
     return _TASK.format(
         name=one_line(job.name),
         cwd=shlex.quote(str(Path.cwd())),
         exports="".join(f"export {key}={shlex.quote(value)}\n" for key, value in env.items()),
         done=shlex.quote(str(done)),
-        results=shlex.quote("" if job.results is None else str(job.results.resolve())),
+        begun=" || ".join(f"[ -e {path} ]" for path in begun),
         command=shlex.join(job.command),
         again=shlex.join(job.again or job.command),
         log=shlex.quote(str(job.log.resolve())),
@@ -72,10 +73,9 @@ _TASK = """#!/bin/bash
 # {name}
 cd {cwd} || exit 1
 {exports}done={done}
-results={results}
 [ -e "$done" ] && exit 0
 start=$(date +%s)
-if [ -n "$results" ] && [ -e "$results" ]; then
+if {begun}; then
     set -- {again}
 else
     set -- {command}

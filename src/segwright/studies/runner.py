@@ -24,7 +24,7 @@ from rich.console import Console
 from segwright.errors import DataError, RunStopped
 from segwright.files import write_text, write_yaml
 from segwright.launch import Ended, Job, Launcher
-from segwright.runs import assignments
+from segwright.runs import STAGED_FILE, assignments, stages_folder
 from segwright.studies.claims import Claims, is_locked
 from segwright.studies.grid import Study, Trial, recipe_of_copies
 from segwright.studies.grid import trials as trials_of
@@ -208,6 +208,7 @@ class _Work:
             cpus=times * self._need[0],
             gpus=times * self._need[1],
             results=place.run,
+            begun=stages_folder(place.run) / STAGED_FILE,
             again=again,
             locks=locks,
         )

@@ -12,7 +12,7 @@ from segwright.errors import RunError
 from segwright.files import read_json
 from segwright.recipe import Recipe
 from segwright.run_images import IMAGES_FILE
-from segwright.runs import recipe_of
+from segwright.runs import recipe_of, started_from
 from segwright.training.preparation import Prepared
 
 
@@ -52,5 +52,5 @@ def _lineage(origins: Sequence[Path]) -> Iterator[Path]:
             continue
         seen.add(run)
         yield run
-        before = read_json(run / "environment.json")["start_from"]
-        left += [*([] if before is None else [Path(before)]), *map(Path, recipe_of(run).model.branches or ())]
+        before = started_from(run)
+        left += [*([] if before is None else [before]), *map(Path, recipe_of(run).model.branches or ())]

@@ -17,7 +17,7 @@ from segwright.bundle import INDEX_FILE, find_bundle
 from segwright.errors import RecipeError, RunError
 from segwright.files import read_json
 from segwright.recipe import Recipe, make_recipe, override
-from segwright.runs import recipe_of, stages_folder
+from segwright.runs import recipe_of, stages_folder, started_from
 from segwright.training.preparation import prepare
 from segwright.training.resuming import compare_images
 from segwright.training.stages import origin_of_stages
@@ -96,5 +96,4 @@ def origin_of(run: Path, recipe: Recipe) -> Path | None:
     """What a run started from; one with stages starts from the last of them."""
     if recipe.stages:
         return origin_of_stages(run)
-    origin = read_json(run / "environment.json")["start_from"]
-    return None if origin is None else Path(origin)
+    return started_from(run)

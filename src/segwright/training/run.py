@@ -19,9 +19,9 @@ from rich.console import Console
 from segwright.data.loader import TrainLoader
 from segwright.data.prefetch import PrefetchLoader
 from segwright.errors import MissingExtraError, OutputError, RunError, TrainingError
-from segwright.files import read_json
 from segwright.hardware import Precision, choose_device, choose_precision, keep_freed_memory
 from segwright.recipe import DEFAULT_EPOCHS, Recipe, read_resolved
+from segwright.runs import started_from
 from segwright.training.assembly import loaders_of, module_of, start_of, with_architecture
 from segwright.training.budget import Budget
 from segwright.training.callbacks import BudgetCallback, ChanceCallback, NanWatch, ProgressBar
@@ -81,8 +81,7 @@ def train(
             # A run that was killed before its first save has nothing to go on from, and starts again.
             state = read_state(run / STATE_FILE) if (run / STATE_FILE).is_file() else None
             recipe, words = recipe_to_go_on(run, state, changes=changes, force=force)
-            origin = read_json(run / "environment.json")["start_from"]
-            start_from = None if origin is None else Path(origin)
+            start_from = started_from(run)
         else:
             recipe = with_architecture(recipe, start_from)
         others = stack.enter_context(

@@ -7,6 +7,7 @@ its bundle, and a run that was stopped goes on in the stage where it was.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,16 @@ def train_in_stages(recipe: Recipe, *, run: Path, start_from: Path | None = None
     if not recipe.stages:
         return train(recipe, run=run, start_from=start_from, progress=progress)
     folder = _new_folder(run)
+    origin = None if start_from is None else str(start_from.resolve())
     try:
+        # Written before the checks, which take a while: a run that is killed in them can go on.
+        write_json(folder / _FACTS, {"start_from": origin, "done": []})
+        write_recipe(folder / STAGED_FILE, recipe)
         _check_devices(recipe)
         _check_parts(recipe, run=run, start_from=start_from, progress=progress)
     except BaseException:
-        folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
-    write_recipe(folder / STAGED_FILE, recipe)
-    write_json(folder / _FACTS, {"start_from": None if start_from is None else str(start_from.resolve()), "done": []})
     return _go_on(recipe, run, progress=progress)
 
 
@@ -93,6 +96,8 @@ def resume_in_stages(run: Path, *, changes: Sequence[str] = (), force: bool = Fa
         problem = f"is still in its stages, which are trained as {stages_folder(run) / STAGED_FILE} says"
         raise RunError(problem, mend="change it when they are done, or start a new run", file=run)
     _check_devices(recipe)
+    if not any(stages_folder(run).glob("1-*")):
+        _check_parts(recipe, run=run, start_from=origin_of_stages(run), progress=progress)
     return _go_on(recipe, run, progress=progress)
 
 
