@@ -11,7 +11,7 @@ import pytest
 
 from segwright import verbs
 from segwright.augment import PRESETS, Policy
-from segwright.augment.catalogue import AUGMENTATIONS
+from segwright.augment.catalogue import AUGMENTATIONS, preset_table, presets_as_markdown
 from segwright.cli import main
 from segwright.data.sources import open_source
 from segwright.data.synthetic import terrain_stack, write_terrain
@@ -69,11 +69,21 @@ def test_only_the_training_side_can_be_asked_for(photos, tmp_path, monkeypatch, 
 def test_the_list_names_every_key_once(monkeypatch, capsys):
     assert call(monkeypatch, "augmentations") == 0
     listed = [key for one in AUGMENTATIONS.values() for key in one.keys.split(", ")]
-    assert sorted(listed) == sorted(Policy.__dataclass_fields__)
+    assert sorted(listed) == sorted([*Policy.__dataclass_fields__, "only_classes"])
     assert set(listed) <= set(AugmentRecipe.model_fields)
     shown = capsys.readouterr().out
-    for name in (*AUGMENTATIONS, "cutmix"):
+    for name in (*AUGMENTATIONS, "cutmix", *PRESETS, "The default is medium"):
         assert name in shown
+
+
+def test_the_page_shows_what_each_preset_contains():
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "augment.md").read_text()
+    assert presets_as_markdown() in page, "bring the table up to date: python -m segwright.augment.catalogue"
+    assert f"`{AugmentRecipe().preset}` is the default of a training" in " ".join(page.split())
+    heads, rows = preset_table()
+    assert heads == ["key", *PRESETS]
+    assert ["scale", "-", "[0.9, 1.1]", "[0.75, 1.5]", "[0.5, 2]", "[1, 1.4]"] in rows
+    assert {name for name, *_ in rows} <= set(AugmentRecipe.model_fields)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

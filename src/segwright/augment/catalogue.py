@@ -1,17 +1,21 @@
 """Every change of a single image, for people: what it is called in a recipe, what it does, and whence it comes.
 
-Those that mix images stand in `segwright.augment.mix`.
+Those that mix images stand in `segwright.augment.mix`. The table of presets in `docs/how-to/augment.md` is written by
+`python -m segwright.augment.catalogue`.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import sys
+from typing import Any, Literal, NamedTuple
+
+from segwright.augment.policy import PRESETS, Policy
 
 
 class Augmentation(NamedTuple):
     """A line of the list."""
 
-    family: Literal["geometry", "colour"]
+    family: Literal["geometry", "colour", "choice"]
     keys: str
     line: str
     paper: str
@@ -47,4 +51,35 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         "colour", "match, match_to", "take over the histogram of a picture of another set",
         "Gonzalez & Woods, Digital Image Processing, ch. 3",
     ),
+    "selection": Augmentation("choice", "only_classes", "images that hold none of these classes stay as they are", ""),
 }  # fmt: skip
+
+
+def preset_table() -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of what each preset contains: the keys that one of them sets, `-` where it leaves them as off."""
+    unchanged = Policy()
+    names = [name for name in Policy.__dataclass_fields__ if name != "match_to"]
+
+    def cell(preset: Policy, name: str) -> str:
+        value = getattr(preset, name)
+        return "-" if value == getattr(unchanged, name) else _shown(value)
+
+    rows = [[name, *(cell(preset, name) for preset in PRESETS.values())] for name in names]
+    return ["key", *PRESETS], [row for row in rows if set(row[1:]) != {"-"}]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return str(value).lower() if isinstance(value, bool | str) else f"{value:g}"
+
+
+def presets_as_markdown() -> str:
+    """The same as a table in Markdown."""
+    heads, rows = preset_table()
+    lines = [heads, ["---"] * len(heads), *([f"`{name}`", *cells] for name, *cells in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(presets_as_markdown())

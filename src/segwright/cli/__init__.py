@@ -23,6 +23,7 @@ from segwright.cli import (
     data,
     ensemble,
     evaluate,
+    keys,
     leaderboard,
     losses,
     models,
@@ -65,6 +66,7 @@ app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=runs.EXAMPLES)(runs.runs)
+app.command(epilog=keys.EXAMPLES)(keys.keys)
 app.command(epilog=models.EXAMPLES)(models.models)
 app.command(epilog=losses.EXAMPLES)(losses.losses)
 app.command(epilog=augmentations.EXAMPLES)(augmentations.augmentations)

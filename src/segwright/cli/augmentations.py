@@ -12,10 +12,10 @@ EXAMPLES = examples(
 
 
 def augmentations() -> None:
-    """List the changes of training images, and the keys of a recipe that turn them on."""
-    from segwright.augment import PRESETS
-    from segwright.augment.catalogue import AUGMENTATIONS
+    """List the changes of training images, the keys of a recipe that turn them on, and what each preset contains."""
+    from segwright.augment.catalogue import AUGMENTATIONS, preset_table
     from segwright.augment.mix import MIXINGS
+    from segwright.recipe import AugmentRecipe
 
     rows = [
         [name, one.family, ", ".join(f"augment.{key}" for key in one.keys.split(", ")), one.line, one.paper]
@@ -23,4 +23,7 @@ def augmentations() -> None:
     ]
     rows += [[name, "mixing", f"mix.{name}", line, paper] for name, (line, paper) in MIXINGS.items()]
     show_table("Augmentations", ["name", "family", "recipe", "what", "paper"], rows)
-    say(f"Presets (augment.preset): {', '.join(PRESETS)}. What a recipe names itself goes before its preset.")
+    heads, cells = preset_table()
+    show_table("Presets (augment.preset)", heads, cells)
+    say(f"The default is {AugmentRecipe().preset}. What a recipe names itself goes before its preset.")
+    say("segwright keys augment tells the range of each key.")

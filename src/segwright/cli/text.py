@@ -29,19 +29,21 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], 
 
     console = Console(emoji=False)
     texts = [[one_line(cell) for cell in row] for row in rows]
-    widths = [_least_width(column, wraps=column[0] not in right) for column in zip(heads, *texts, strict=True)]
-    for number, part in enumerate(_parts(widths, room=console.width - _EDGE)):
+    columns = list(zip(heads, *texts, strict=True))
+    widths = [_least_width(column, wraps=column[0] not in right) for column in columns]
+    whole = [_least_width(column, wraps=False) for column in columns]
+    room = console.width - _EDGE
+    for number, part in enumerate(_parts(widths, room=room)):
         table = Table(title=None if number else escape(title), title_justify="left", box=box.SIMPLE_HEAD)
-        for place in part:
-            head = heads[place]
-            number_like = head in right
-            # Rich shares too little room out evenly, and would cut the words of one column to wrap another.
-            least = widths[place] - _SPACING
+        # Rich shares too little room out evenly, and would cut the words of one column to wrap another.
+        shares = _shares([widths[place] for place in part], [whole[place] for place in part], room=room)
+        for place, share in zip(part, shares, strict=True):
+            number_like = heads[place] in right
             table.add_column(
-                escape(one_line(head)),
+                escape(one_line(heads[place])),
                 justify="right" if number_like else "left",
                 no_wrap=number_like,
-                min_width=min(least, console.width - _EDGE - _SPACING),
+                width=max(1, min(share, room) - _SPACING),
             )
         for row in texts:
             table.add_row(*(escape(row[place]) for place in part))
@@ -60,6 +62,21 @@ def _least_width(texts: Sequence[str], *, wraps: bool) -> int:
     from rich.cells import cell_len
 
     return _SPACING + max(cell_len(word) for text in texts for word in (text.split() or [""] if wraps else [text]))
+
+
+def _shares(least: Sequence[int], whole: Sequence[int], *, room: int) -> list[int]:
+    """Widths of columns that stand beside each other: what each needs, and of the rest as much as the others.
+
+    >>> _shares([10, 5, 5], [10, 8, 40], room=40)
+    [10, 8, 22]
+    """
+    shares = list(least)
+    for _ in range(room - sum(least)):
+        short = [place for place, share in enumerate(shares) if share < whole[place]]
+        if not short:
+            break
+        shares[min(short, key=lambda place: shares[place] - least[place])] += 1
+    return shares
 
 
 def _parts(widths: Sequence[int], *, room: int) -> list[list[int]]:

@@ -78,7 +78,9 @@ class Recipe(Part):
     schedule: ScheduleRecipe = ScheduleRecipe()
     training: TrainingRecipe = TrainingRecipe()
     stages: tuple[dict[str, Any], ...] = Field(
-        (), description="trained before the rest, one after the other: each a name, and what differs from this recipe"
+        (),
+        description="trained before the rest, one after the other: each a name, and what differs from this recipe; a "
+        "budget of its own takes the place of the recipe's",
     )
 
     @model_validator(mode="after")
