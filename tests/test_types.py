@@ -53,5 +53,7 @@ def test_values_in_messages_are_short() -> None:
 def test_a_message_names_file_problem_and_mend() -> None:
     error = SegwrightError("is empty", mend="copy it again", file="a.png")
     assert str(error) == "a.png: is empty. Copy it again."
-    assert "pip install 'segwright[geo]'" in str(MissingExtraError("rasterio", extra="geo"))
+    missing = str(MissingExtraError("rasterio", extra="geo"))
+    assert "pip install 'segwright[geo]'" in missing
+    assert "pip install '.[geo]'" in missing
     assert nearest("zzz", ["unet", "fpn"]) == "There are: fpn, unet"

@@ -87,11 +87,14 @@ class RunStopped(KeyboardInterrupt):
         super().__init__(text)
 
 
+_INSTALL = "install it with: pip install 'segwright[{extra}]', or in a clone pip install '.[{extra}]'"
+
+
 class MissingExtraError(SegwrightError):
     """A library of an optional extra is not installed."""
 
     def __init__(self, library: str, *, extra: str) -> None:
-        super().__init__(f"{library} is not installed", mend=f"install it with: pip install 'segwright[{extra}]'")
+        super().__init__(f"{library} is not installed", mend=_INSTALL.format(extra=extra))
 
 
 def nearest(word: str, menu: Iterable[str]) -> str:

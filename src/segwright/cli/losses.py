@@ -22,4 +22,5 @@ def losses() -> None:
         rows.append([name, entry.family, told, entry.line, entry.paper])
     show_table("Losses", ["name", "looks at", "arguments", "what", "paper"], rows)
     say("Sums: 'dice + 2*ce'. Arguments: 'focal(gamma=1.5)'. A factor that moves: 'dice + ramp(0, 0.01)*boundary'.")
-    say("loss.class_weights and classes.ignore_in_loss apply to all; loss.weighted_in says where weights count.")
+    say("classes.ignore_in_loss applies to all. loss.class_weights count in ce, focal and boundary_ce alone,")
+    say("unless loss.weighted_in is all.")
