@@ -117,3 +117,8 @@ def test_any_tree_is_a_recipe_or_a_recipe_error(tree: object) -> None:
 def test_the_budget_in_words() -> None:
     assert budget_text(make_recipe({"training": {"minutes": 15}}).training) == "15 minutes"
     assert budget_text(Recipe().training) == "100 epochs"
+
+
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+def test_yamls_switches_are_words(word: str) -> None:
+    assert override(Recipe(), [f"training.compile={word}"]).training.compile == word

@@ -346,6 +346,11 @@ class ScheduleRecipe(Part):
     growth: Positive = Field(1.0, description="length of a cycle of restarts, as a multiple of the one before")
 
 
+def _yaml_switch(value: object) -> object:
+    """YAML reads `on` and `off` as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class TrainingRecipe(Part):
     """The budget and how it is spent. With neither `epochs` nor `minutes`, 100 epochs."""
 
@@ -375,8 +380,8 @@ class TrainingRecipe(Part):
         "auto",
         description="processes, each with a GPU or its share of the cores; auto: as torchrun or srun say, else 1",
     )
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the network; auto: on a GPU, where that works; in quotes, since YAML's on is true"
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = Field(
+        "auto", description="compile the network; auto: on a GPU, where that works"
     )
     tensorboard: bool = Field(False, description="write curves for TensorBoard, too; needs the extra named track")
 
