@@ -80,6 +80,31 @@ def test_on_another_disk_stages_go_on_and_come_back_with_the_results(tmp_path: P
     assert (tmp_path / "runs/a/x").read_text() == "whole\n"
 
 
+def test_another_disk_asks_for_the_half_that_stands_on_ours_and_goes_on_with_it(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "steps").write_text("1 2 ")
+    words = ("bash", "-c", 'cat "$1/steps"; echo 3 >> "$1/steps"', "bash", str(tmp_path / "runs" / "a"))
+    sent = replace(errand(tmp_path, "", shared=False), command=words, again=words, half=True)
+    assert carry_out(sent).asks
+    assert not scratch_of(sent).exists()
+    sent = replace(sent, sent=pack(sent.folders))
+    # What a lost worker has left on the node is further on than what was sent.
+    (scratch_of(sent) / "out" / "a").mkdir(parents=True)
+    (scratch_of(sent) / "out" / "a" / "steps").write_text("1 2 2.5 ")
+    for said in ("1 2 2.5 ", "1 2 "):
+        brought = carry_out(sent)
+        assert (brought.code, brought.asks, brought.log) == (0, False, said)
+    unpack(brought.archive or b"", sent.folders)
+    assert (tmp_path / "runs" / "a" / "steps").read_text() == "1 2 3\n"
+
+
+def test_our_own_disk_needs_no_half(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    sent = replace(errand(tmp_path, "exit 1", again="echo resumed"), half=True)
+    assert carry_out(sent).asks is False
+    assert (tmp_path / "log.txt").read_text() == "resumed\n"
+
+
 def test_a_node_without_our_python_takes_its_own(tmp_path: Path) -> None:
     sent = replace(errand(tmp_path, "", shared=False), command=("/nowhere/bin/python3.11", "-c", "print(6 * 7)"))
     assert carry_out(sent).log == "42\n"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,6 +14,7 @@ ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 
 from segwright.errors import RunError  # noqa: E402  # after the look for Ray
 from segwright.launch import Job  # noqa: E402
+from segwright.launch.errand import Brought, Errand  # noqa: E402
 from segwright.launch.ray import RayLauncher, errand_of  # noqa: E402
 
 
@@ -17,6 +22,63 @@ def test_only_small_files_that_are_no_programs_are_sent(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("lr: 1")
     job = Job(name="a", command=("/bin/sh", "-c", str(tmp_path / "recipe.yaml"), "x" * 300), log=tmp_path / "log.txt")
     assert errand_of(job, probe=tmp_path / "probe").files == {str(tmp_path / "recipe.yaml"): b"lr: 1"}
+
+
+class OneNode:
+    """In place of Ray: a node that runs what it is given at once."""
+
+    def __init__(self) -> None:
+        self.answers: list[Brought] = []
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 1.0}}]
+
+    def remote(self, **needs: object) -> Callable[[Callable[[Errand], Brought]], SimpleNamespace]:
+        def given(errand: Errand, run: Callable[[Errand], Brought]) -> int:
+            self.answers.append(run(errand))
+            return len(self.answers) - 1
+
+        return lambda run: SimpleNamespace(remote=partial(given, run=run))
+
+    def wait(self, left: list[int], **more: object) -> tuple[list[int], list[int]]:
+        return left, []
+
+    def get(self, reference: int) -> Brought:
+        return self.answers[reference]
+
+    def cancel(self, *_: object, **__: object) -> None:
+        pass
+
+
+def test_a_node_with_another_disk_goes_on_with_what_a_stopped_try_brought_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segwright.launch.ray.library", OneNode())
+    monkeypatch.setattr("segwright.launch.ray._probe", lambda folder: folder / "not on that disk")
+    run = tmp_path / "runs" / "a"
+    begun = run.with_name("a.stages") / "staged.yaml"
+
+    def words(script: str) -> tuple[str, ...]:
+        return ("bash", "-ec", script, "bash", str(run), str(run.parent))
+
+    fresh = words('mkdir "$2/a.stages"; echo 1 > "$2/a.stages/staged.yaml"; exit 143')
+    again = words('cat "$2/a.stages/staged.yaml"; mkdir "$1"; echo 2 > "$1/state"; exit 137')
+    last = words('cat "$1/state" "$2/a.stages/staged.yaml"; echo 3 > "$1/state"')
+    codes = []
+    for command in (fresh, again, last):
+        more = again if command == fresh else command
+        job = Job(name="a", command=command, again=more, log=tmp_path / "log.txt", results=run, begun=begun)
+        with RayLauncher() as launcher:
+            codes += [end.code for end in launcher.run([job])]
+    assert codes == [143, 137, 0]
+    assert (tmp_path / "log.txt").read_text() == "1\n2\n1\n"
+    assert (run / "state").read_text() == "3\n"
 
 
 @pytest.mark.timeout(300)

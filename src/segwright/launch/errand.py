@@ -1,7 +1,8 @@
 """What a node of a cluster does with a job: it runs the command, on our disk or on its own, and says how it ended.
 
 On our disk the command runs as it is. On another one it runs in a scratch folder: the files that it names are written
-there, words that name the results or the folder around them are changed, and the results go back as an archive.
+there, words that name the results or the folder around them are changed, and the results go back as an archive. Where
+a half of them stands on our disk already, the node asks for it: most nodes share our disk, and need no archive.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from segwright.errors import OutputError
@@ -44,6 +45,8 @@ class Errand:
         begun: a file in a folder beside it, which it writes as well; see `segwright.launch.Job`.
         probe: a file that stands on our disk.
         files: words of the command that are files, with what they hold.
+        half: the folders hold a half of the results already, that the command goes on with.
+        sent: that half as a tar, for a node that asked for it.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Errand:
     begun: Path | None
     probe: Path
     files: Mapping[str, bytes]
+    half: bool = False
+    sent: bytes | None = field(default=None, repr=False)
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -66,8 +71,12 @@ class Errand:
     @property
     def words(self) -> tuple[str, ...]:
         """What is to run, as far as it has come."""
-        there = any(path is not None and path.exists() for path in (self.results, self.begun))
-        return self.again if self.again and there else self.command
+        return self.again if self.again and self.is_begun else self.command
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether something stands there that can be gone on with."""
+        return any(path is not None and path.exists() for path in (self.results, self.begun))
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,14 @@ class Brought:
         seconds: from its start to its end.
         archive: the folders as a tar, where the node has another disk.
         log: what the command said, where the node has another disk.
+        asks: nothing was run: the node has another disk, and asks for the half that stands on ours.
     """
 
     code: int
     seconds: float
     archive: bytes | None = None
     log: str = ""
+    asks: bool = False
 
 
 def carry_out(errand: Errand) -> Brought:
@@ -92,10 +103,15 @@ def carry_out(errand: Errand) -> Brought:
     if errand.probe.is_file():
         return _run(errand.words, errand, cwd=errand.cwd, log=errand.log)
     scratch = scratch_of(errand)
-    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     log, there = scratch / "log.txt", _placed(errand, scratch / "out")
+    missing = errand.half and not there.is_begun
+    if missing and errand.sent is None:
+        return Brought(0, 0.0, asks=True)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     if there.folders:
         (scratch / "out").mkdir(exist_ok=True)
+    if missing and errand.sent is not None:
+        unpack(errand.sent, there.folders)
     ended = _run(moved(there.words, errand, scratch=scratch), errand, cwd=scratch, log=log)
     written = [folder for folder in there.folders if folder.exists()]
     archive = pack(written) if written else None

@@ -3,8 +3,8 @@
 A job becomes a remote task that needs so many cores and GPUs; Ray finds it a node, and starts it again on another one
 where a worker or a node is lost (https://docs.ray.io/en/latest/ray-core/fault_tolerance/tasks.html). The task runs the
 command as a process of its own. Whether a node sees our disk is found out by a file that stands there for the time of
-the run: where it does not, the files that the command names are sent along and the results come back as an archive. The
-images that a recipe names must be on such a node already, under the same path.
+the run. Where it does not, the files that the command names are sent along, and what an earlier try has left here; the
+results come back as an archive. The images that a recipe names must be on such a node already, under the same path.
 
 The head of a cluster belongs on a network that nobody else is on: whoever reaches its port can run code there.
 """
@@ -15,6 +15,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +23,7 @@ from typing import Any, Self
 from segwright.errors import MissingExtraError, OutputError, RunError
 from segwright.files import atomic
 from segwright.launch import Ended, Job
-from segwright.launch.errand import Brought, Errand, carry_out, unpack
+from segwright.launch.errand import Brought, Errand, carry_out, pack, unpack
 
 # Both are read when Ray is imported; without the second one it warns of a change to come.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -63,7 +64,7 @@ class RayLauncher:
     ) -> None:
         self._retries = retries
         self._ours = not library.is_initialized()
-        self._running: dict[Any, tuple[Job, Sequence[Path], float]] = {}
+        self._running: dict[Any, tuple[Job, Errand, float]] = {}
         if self._ours:
             self._connect(address, cpus=cpus, gpus=gpus)
 
@@ -143,9 +144,11 @@ class RayLauncher:
         if not any(node.get("CPU", 0) >= job.cpus and node.get("GPU", 0) >= job.gpus for node in nodes):
             problem = f"no node has {job.cpus} cores and {job.gpus} GPUs, which '{job.name}' needs"
             raise RunError(problem, mend="ask for less, or add a node with 'ray start --address ...'")
+        self._send(job, errand_of(job, probe=probe))
+
+    def _send(self, job: Job, errand: Errand) -> None:
         remote = library.remote(num_cpus=job.cpus, num_gpus=job.gpus, max_retries=self._retries)(carry_out)
-        errand = errand_of(job, probe=probe)
-        self._running[remote.remote(errand)] = (job, errand.folders, time.monotonic())
+        self._running[remote.remote(errand)] = (job, errand, time.monotonic())
 
     def _ended(self) -> list[Ended]:
         if not self._running:
@@ -154,15 +157,18 @@ class RayLauncher:
         ready, _ = library.wait(list(self._running), num_returns=1, timeout=1.0)
         ends = []
         for reference in ready:
-            job, folders, began = self._running.pop(reference)
+            job, errand, began = self._running.pop(reference)
             try:
                 brought: Brought = library.get(reference)
             except RayError as error:
                 _note(job, f"lost: {type(error).__name__}, after {self._retries} more tries")
                 ends.append(Ended(job.name, LOST, time.monotonic() - began))
                 continue
+            if brought.asks:
+                self._send(job, replace(errand, sent=pack(errand.folders)))
+                continue
             if brought.archive is not None:
-                unpack(brought.archive, folders)
+                unpack(brought.archive, errand.folders)
             if brought.log:
                 _note(job, brought.log)
             ends.append(Ended(job.name, brought.code, brought.seconds))
@@ -179,7 +185,7 @@ def _address(address: str) -> dict[str, str]:
 
 def errand_of(job: Job, *, probe: Path) -> Errand:
     """What is sent to a node: the job, its paths whole, and the small files that its command names."""
-    return Errand(
+    errand = Errand(
         name=job.name,
         command=job.command,
         again=job.again,
@@ -191,6 +197,7 @@ def errand_of(job: Job, *, probe: Path) -> Errand:
         probe=probe,
         files={word: Path(word).read_bytes() for word in job.command if _is_small_file(Path(word))},
     )
+    return replace(errand, half=bool(job.again) and errand.is_begun)
 
 
 LARGEST_SENT_BYTES = 16 * 2**20
