@@ -55,6 +55,19 @@ def test_an_archive_is_divided_as_in_training(tmp_path):
         verbs.augment(tmp_path / "stack.npz", out=out, count=1, progress=False)
 
 
+def test_copies_of_copies_name_the_values_of_the_first_masks(tmp_path):
+    images, masks = terrain_stack(8, size=(32, 48))
+    labels = np.minimum(masks, 1)
+    np.savez(tmp_path / "stack.npz", images=images, masks=(labels * 255).astype(np.uint8))
+    before, seen = tmp_path / "stack.npz", []
+    for name in ("first", "second"):
+        changes = [] if before.suffix == ".yaml" else ["data.split.val=0.25"]
+        before = verbs.augment(before, out=tmp_path / name, count=2, overrides=changes, progress=False).card
+        seen.append(open_source(before))
+    assert [source.values_to_submit for source in seen] == [(0, 255), (0, 255)]
+    assert [source.coding.values for source in seen] == [(0, 1), (0, 1)]
+
+
 def test_a_folder_within_the_data_is_refused(photos):
     with pytest.raises(OutputError, match="inside the data"):
         verbs.augment(photos, out=photos / "copies", count=1, progress=False)

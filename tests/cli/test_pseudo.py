@@ -168,3 +168,26 @@ def test_unlabelled_images_of_an_archive_join_those_with_masks(tmp_path):
     recipe = read_recipe(tmp_path / "out" / "recipe.yaml")
     write_recipe(tmp_path / "again.yaml", make_recipe(recipe.as_dict()))
     assert recipe.data.path == str((tmp_path / "out" / "data.yaml").resolve())
+
+
+def test_students_and_runs_on_copies_submit_the_values_of_the_first_masks(tmp_path):
+    images, masks = terrain_stack(12, size=(32, 48))
+    stored = np.where(masks > 0, 255, 0).astype(np.uint8)
+    np.savez(tmp_path / "stack.npz", images=images[:8], masks=stored[:8])
+    np.savez(tmp_path / "for student.npz", images=images[8:10])
+    np.savez(tmp_path / "for student of a student.npz", images=images[10:])
+    changes = {key: value for key, value in TINY.items() if key != "data.split.groups"}
+    source, run = tmp_path / "stack.npz", tmp_path
+    for name in ("teacher", "student", "student of a student", "copies"):
+        if name == "copies":
+            source = verbs.augment(run / "recipe.yaml", out=tmp_path / "more", count=2, progress=False).card
+            changes = {key: value for key, value in TINY.items() if not key.startswith("data.split")}
+        elif name != "teacher":
+            out = tmp_path / f"for {name}"
+            verbs.pseudo(run, tmp_path / f"for {name}.npz", out=out, confidence=0.1)
+            source, changes = out / "recipe.yaml", {}
+        run = verbs.train(source, name=name, out=tmp_path, epochs=1, overrides=changes, progress=False)
+        assert verbs.load(run).info["mask_values"] == [0, 255], name
+    verbs.predict(run, tmp_path / "for student.npz", out=tmp_path / "answer.csv", csv="labels")
+    _, *lines = (tmp_path / "answer.csv").read_text().split()
+    assert {value for line in lines for value in line.split(",")[1:]} <= {"0", "255"}

@@ -78,6 +78,31 @@ def test_values_and_void_of_a_card_and_what_the_caller_says_instead(photos):
     assert source.classes.names == ("a", "b", "c")
 
 
+def test_values_of_a_submission_are_those_of_the_card_or_of_the_masks(photos):
+    assert open_source(card(photos)).values_to_submit == (0, 1, 2)
+    path = card(photos, submission_values=[10, 0, 255])
+    assert open_source(path).values_to_submit == (10, 0, 255)
+    assert open_source(path, masks=False).submission_values == ()
+    stored = {"mask_values": [0, 1, 2], "classes": ["a", "b", "c"], **NO_RULES}
+    path = card(photos, submission_values=[10, 0, 255], **stored)
+    # Of several values for one class the first counts, as in masks.
+    assert open_source(
+        path, names=("c", "rest"), colors=((1, 1, 1), (2, 2, 2)), mask_values=(2, (1, 0))
+    ).values_to_submit == (255, 0)
+    merged = card(photos, **NO_RULES, classes=["a", "b"], colors=[], mask_values=[0, [1, 2]], submission_values=[5, 6])
+    assert open_source(merged).values_to_submit == (5, 6)
+    # Nothing is known of two classes that the card takes for one.
+    assert open_source(merged, names=("a", "b", "c"), mask_values=(0, 1, 2)).values_to_submit == (0, 1, 2)
+
+
+def test_values_of_a_submission_from_masks_in_colours(photos):
+    colors = [[0, 0, 0], [9, 0, 0], [0, 9, 0]]
+    for path in (photos / "masks").iterdir():
+        Image.fromarray(np.array(colors, dtype=np.uint8)[np.asarray(Image.open(path))]).save(path)
+    assert open_source(card(photos, colors=colors)).values_to_submit is None
+    assert open_source(card(photos, colors=colors, submission_values=[4, 5, 6])).values_to_submit == (4, 5, 6)
+
+
 def test_an_image_without_a_mask_may_be_dropped_and_no_other(photos):
     (photos / "masks/f2_b.png").unlink()
     assert len(open_source(card(photos)).samples) == 3
@@ -123,6 +148,16 @@ def test_row_numbers_stand_for_array_ids(tmp_path):
         ({"colors": [[0, 0, 256]]}, "'colors.0.2' = 256: must be less than or equal to 255"),
         ({"classes": [], "colors": [], **NO_RULES, "mask_values": [0, 1, 1, 2]}, "value 1 stands for two classes"),
         ({"format": "zip"}, "'format' = 'zip'"),
+        (
+            {"submission_values": [10, 20]},
+            r"'submission_values' = \[10, 20\]: there are 3 classes, so it needs as many",
+        ),
+        ({"submission_values": [7, 8, 7]}, r"'submission_values' = \[7, 8, 7\]: one value stands for two classes"),
+        ({"submission_values": [0, 1, 2**31]}, "'submission_values.2' = 2147483648: must be less than"),
+        (
+            {"classes": [], "colors": [], **NO_RULES, "submission_values": [1, 2]},
+            "gives 2 submission_values for 3 classes",
+        ),
         ({"dropped": ["f1_a"]}, "'dropped'"),
         ({"split": {"holdout": ["f1_a"]}}, "holdout"),
     ],
@@ -167,7 +202,7 @@ def test_images_to_predict_need_no_class_names(photos):
 
 
 def test_a_source_writes_its_card(photos, tmp_path):
-    first = open_source(card(photos, split={"train": ["f1_a"], "val": ["f2_a"]}))
+    first = open_source(card(photos, split={"train": ["f1_a"], "val": ["f2_a"]}, submission_values=[3, 2, 1]))
     out = tmp_path / "deep" / "copy.yaml"
     write_card(out, first.as_card())
     assert read_yaml(out)["source"] == "../photos"
@@ -175,6 +210,7 @@ def test_a_source_writes_its_card(photos, tmp_path):
     assert again.root.resolve() == photos.resolve()
     assert (again.samples, again.classes, again.coding) == (first.samples, first.classes, first.coding)
     assert (again.dropped, again.groups) == (first.dropped, first.groups)
+    assert again.values_to_submit == (3, 2, 1)
 
 
 def test_black_and_white_stays_so_in_a_written_card(tmp_path):

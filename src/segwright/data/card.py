@@ -6,6 +6,7 @@ r"""The card of a data set, `data.yaml`: where it is, how it is read, and what w
     colors: [[86, 180, 233], [230, 159, 0], [153, 153, 153]]
     mask_values: [0, 1, [2, 3]]           # 2 and 3 are both rock
     void_values: [255]
+    submission_values: [10, 20, 30]       # of the classes, in submission files
     nearest: true                         # values in between are read as the nearest of these
     ignore_in_score: [sky]
     split: split.json                     # or {train: [ids], val: [ids]}
@@ -21,7 +22,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segwright.errors import DataError, brief, nearest, plainly
 from segwright.files import read_yaml, write_yaml
@@ -34,6 +35,7 @@ GROUP_SUFFIXES = (".json", ".npz", ".npy")
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+SubmissionValue = Annotated[int, Field(gt=-(2**31), lt=2**31)]
 
 RULES = ("ignore_in_loss", "ignore_in_score", "leave_out_of_mean", "never_predict")
 """What a card may say of classes, by name; see `segwright.types.ClassSet`."""
@@ -48,6 +50,8 @@ class Card(BaseModel):
         colors: one a class; for colour-coded masks, the table.
         mask_values: the stored value of each class, or those of several that are taken for one.
         void_values: stored values that are no class.
+        submission_values: what stands for each class in a submission file, where that is not its first stored value, as
+            in augmented copies: their masks hold labels, whatever the originals held.
         nearest: read a stored value (or colour) that is none of these as the nearest one, as in masks with soft edges.
         ignore_in_loss: names; see `segwright.types.ClassSet`, also for the next three.
         split: a JSON file relative to the card, or the ids of each side.
@@ -63,6 +67,7 @@ class Card(BaseModel):
     colors: tuple[tuple[Byte, Byte, Byte], ...] = ()
     mask_values: tuple[StoredValues, ...] = ()
     void_values: tuple[MaskValue, ...] = (255,)
+    submission_values: tuple[SubmissionValue, ...] = ()
     nearest: bool = False
     ignore_in_loss: tuple[str, ...] = ()
     ignore_in_score: tuple[str, ...] = ()
@@ -71,6 +76,18 @@ class Card(BaseModel):
     split: str | dict[SplitName, tuple[str | int, ...]] | None = None
     groups: str | None = None
     dropped: dict[str, str] = {}
+
+    @field_validator("submission_values")
+    @classmethod
+    def _one_a_class(cls, values: tuple[int, ...], card: Any) -> tuple[int, ...]:
+        # `card` is a ValidationInfo, a protocol that nothing can be checked against.
+        for key in ("classes", "mask_values"):
+            count = len(card.data.get(key) or values)
+            if values and len(values) != count:
+                raise ValueError(f"there are {count} {key}, so it needs as many values")
+        if len(set(values)) < len(values):
+            raise ValueError("one value stands for two classes")
+        return values
 
 
 def read_card(path: Path) -> Card:

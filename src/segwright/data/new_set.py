@@ -42,12 +42,14 @@ class Originals:
         classes: of their masks.
         split: side of each id; ids that stand on no side are left out.
         groups: of each image of the pack, or None.
+        submission_values: of the classes, where they are known: as the source has them, not as a new mask will.
     """
 
     pack: Pack
     classes: ClassSet
     split: Mapping[str, SplitName]
     groups: Sequence[str | None]
+    submission_values: Sequence[int] | None = None
 
     def group(self, i: int) -> str:
         """An image without a group is its own."""
@@ -71,10 +73,10 @@ def write_pair(
     return place.relative_to(folder).as_posix(), "" if mask is None else f"masks/{name}.png"
 
 
-def write_tables(folder: Path, rows: Sequence[Sequence[Any]], *, more: Sequence[str], classes: ClassSet) -> None:
+def write_tables(folder: Path, rows: Sequence[Sequence[Any]], *, more: Sequence[str], originals: Originals) -> None:
     """Write the manifest, whose rows hold the cells of `HEADINGS` and of `more`, and the card."""
     write_csv(folder / "manifest.csv", [(*HEADINGS, *more), *rows])
-    write_card(folder / "data.yaml", _card(classes))
+    write_card(folder / "data.yaml", _card(originals))
 
 
 def write_sheet(folder: Path, sheet: ContactSheet) -> None:
@@ -115,13 +117,17 @@ def counted_bar(shown: bool) -> Progress:
     return Progress(*columns, disable=not shown, transient=True, console=Console(stderr=True))
 
 
-def _card(classes: ClassSet) -> dict[str, Any]:
+def _card(originals: Originals) -> dict[str, Any]:
+    classes = originals.classes
+    labels = list(range(classes.num_classes))
+    values = labels if originals.submission_values is None else [int(value) for value in originals.submission_values]
     rules = {rule: [classes.names[label] for label in getattr(classes, rule)] for rule in RULES}
     return {
         "source": "manifest.csv",
         "format": "manifest",
         "classes": list(classes.names),
         "colors": [list(color) for color in classes.colors],
-        "mask_values": list(range(classes.num_classes)),
+        "mask_values": labels,
+        "submission_values": [] if values == labels else values,
         **rules,
     }

@@ -98,7 +98,7 @@ def write_copies(
             for copy in bar.track(copies, total=len(jobs), description="copies"):
                 rows.append(_write_copy(originals, copy, fresh, number=first + copy.number))
                 sheet.offer(copy.number, _pair(originals.pack, copy.of), (copy.image, copy.mask))
-        write_tables(fresh, rows, more=COLUMNS, classes=originals.classes)
+        write_tables(fresh, rows, more=COLUMNS, originals=originals)
         write_sheet(fresh, sheet)
     return Copies(out, out / "data.yaml", len(jobs), len(set(jobs)), len(kept))
 

@@ -145,7 +145,7 @@ def write_pseudo_set(
                 mend = "lower --confidence or --least-share, or train a better model first"
                 raise DataError(f"no image could be labelled{last}", mend=mend)
             own = [(*originals.write(i, fresh), "", "", "", "") for i in bar.track(kept, description="originals")]
-        write_tables(fresh, [*own, *tally.rows], more=COLUMNS, classes=classes)
+        write_tables(fresh, [*own, *tally.rows], more=COLUMNS, originals=originals)
         write_csv(fresh / "left-out.csv", [("id", "why"), *tally.left_out.items()])
         write_sheet(fresh, sheet)
     shares = {

@@ -4,9 +4,9 @@
     runs     id,class,runs       a line an image and class in it: first pixel and length of each run, then of the next;
                                  pixels count from 1, row by row, so `1 3 10 2` are the pixels 1, 2, 3, 10 and 11
 
-Values of pixels and classes are those of the masks that the model was trained on. Names stand as they are, with quotes
-only where CSV asks for them: a contest compares them letter by letter. Both readers give the masks back, and what was
-written is read again before it takes its name.
+Values of pixels and classes are those of the masks that the model was trained on, or that these were made from. Names
+stand as they are, with quotes only where CSV asks for them: a contest compares them letter by letter. Both readers give
+the masks back, and what was written is read again before it takes its name.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def form_for(sizes: Iterable[Size], *, asked: AskedCsvForm, file: Path) -> CsvFo
 
 
 def stored_values(info: Mapping[str, Any], *, num_classes: int) -> tuple[int, ...]:
-    """The value of each class in the masks that a bundle's model was trained on; 0..K-1 where those held colours.
+    """The value of each class in the masks behind a bundle's model, or as their card says; 0..K-1 of masks in colours.
 
     Raises:
         RunError: what the bundle keeps of them is damaged.

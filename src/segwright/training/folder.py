@@ -13,7 +13,7 @@ import torch
 
 from segwright.bundle import INDEX_FILE, load_bundle, save_bundle
 from segwright.data.card import write_card
-from segwright.data.sources.masks import MaskCoding
+from segwright.data.sources import Source
 from segwright.data.splits import write_split
 from segwright.data.tones import pack_reference
 from segwright.errors import OutputError, RunError
@@ -155,7 +155,7 @@ def saver(
             "definition": _definition(images.classes),
             "calibration": None,
             "epoch": row["epoch"],
-            "mask_values": _mask_values(images.source.coding),
+            "mask_values": _mask_values(images.source),
             "input": {"working_size_px": recipe.data.working_size_px, "tones": tones},
             "trained_on": {
                 "path": recipe.data.path,
@@ -181,9 +181,10 @@ def _note_of_refit(after: Path) -> str:
     return f"{said}; {after.name} scored mIoU {told['estimate']:.3f}{between} on them"
 
 
-def _mask_values(coding: MaskCoding) -> list[int] | None:
-    """The stored value of each class; None where masks hold colours."""
-    return None if coding.kind == "rgb" else [int(value) for value in coding.values]
+def _mask_values(source: Source) -> list[int] | None:
+    """What stands for each class in a submission file; None where masks hold colours."""
+    values = source.values_to_submit
+    return None if values is None else [int(value) for value in values]
 
 
 _DIGITS = {"u": 2, "f": 6}

@@ -114,7 +114,7 @@ def originals_of(
     split = read_split(run / "split.json", pack.ids)
     groups = groups_of(recipe, Prepared(source, pack, classes, split, {}))
     expression = recipe.data.split.groups or source.groups
-    return Originals(pack, classes, split, groups), lambda sample: _group(sample, expression)
+    return Originals(pack, classes, split, groups, source.values_to_submit), lambda sample: _group(sample, expression)
 
 
 def _group(sample: Sample, expression: str | None) -> str | None:

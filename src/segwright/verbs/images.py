@@ -110,7 +110,7 @@ def augment(
     pack, target = images.pack, recipe.augment.match_to
     tones = None if target is None else tones_below(Path(target), channels=pack.channels, dtype=pack.dtype.name)
     return write_copies(
-        Originals(pack, images.classes, images.split, groups_of(recipe, images)),
+        Originals(pack, images.classes, images.split, groups_of(recipe, images), images.source.values_to_submit),
         folder,
         count=count,
         policy=policy_of(recipe.augment, channels=pack.channels, tones=tones),

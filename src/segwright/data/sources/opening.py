@@ -185,6 +185,9 @@ def finish(beginning: Beginning, told: Known, found: Found | None) -> Source:
         return source
     if not (beginning.masks or source.own_names or told.names):
         card = card.model_copy(update=dict.fromkeys(RULES, ()))  # the names that the rules name were not read
+    if source.labelled:
+        values = _submission_values(source, card, card_path=card_path, asked=beginning.asked)
+        source = replace(source, submission_values=values)
     return _with_card(source, card, card_path=card_path, dropped=beginning.dropped)
 
 
@@ -286,6 +289,28 @@ def _with_card(source: Source, card: Card, *, card_path: Path, dropped: dict[str
         groups=groups,
         own_names=card.classes or source.own_names,
     )
+
+
+def _submission_values(source: Source, card: Card, *, card_path: Path, asked: Asked) -> tuple[int, ...]:
+    """What a submission file holds for each class, as far as the card says it.
+
+    Where the user takes other stored values for the classes than the card, each class keeps what the card says of its
+    first one.
+
+    Raises:
+        DataError: the card gives another number of values than there are classes.
+    """
+    told, stored = card.submission_values, card.mask_values
+    if told and stored and tuple(asked.mask_values) != stored and source.coding.kind != "rgb":
+        of: dict[int, int] = {}
+        for values, value in zip(stored, told, strict=True):
+            of |= dict.fromkeys((values,) if isinstance(values, int) else values, value)
+        found = tuple(of[value] for value in source.coding.values if value in of)
+        return found if len({*found}) == source.classes.num_classes else ()
+    if told and len(told) != source.classes.num_classes:
+        problem = f"gives {len(told)} submission_values for {source.classes.num_classes} classes"
+        raise DataError(problem, mend="give one a class", file=card_path)
+    return told
 
 
 def _divided(

@@ -30,6 +30,7 @@ class Source:
         dropped: id -> reason, for samples that the card leaves out.
         split_file: a JSON that the card names.
         groups: a regular expression or a file of groups that the card names.
+        submission_values: what stands for each class in a submission file, where a card says it; may be empty.
         other_files: files besides images and masks that decide what is read.
         own_names: class names that the source itself brings (a class file or card); empty where it brings none.
         arrays: the pixels, where they are arrays.
@@ -44,6 +45,7 @@ class Source:
     dropped: dict[str, str] = field(default_factory=dict)
     split_file: Path | None = None
     groups: str | None = None
+    submission_values: tuple[int, ...] = ()
     other_files: tuple[Path, ...] = ()
     own_names: tuple[str, ...] = ()
     arrays: ArrayTable = field(default_factory=ArrayTable, repr=False, compare=False)
@@ -52,6 +54,12 @@ class Source:
     def labelled(self) -> bool:
         """Some sample has a mask."""
         return any(sample.mask is not None for sample in self.samples)
+
+    @property
+    def values_to_submit(self) -> tuple[int, ...] | None:
+        """What stands for each class in a submission file; None where masks hold colours, and no card says it."""
+        stored = None if self.coding.kind == "rgb" else self.coding.values
+        return self.submission_values or stored
 
     def require_classes(self, names: tuple[str, ...]) -> None:
         """Make sure that the source's own class names, where it brings any, are these in this order.
@@ -139,6 +147,7 @@ class Source:
             "colors": [list(color) for color in self.classes.colors],
             "mask_values": [] if self.coding.kind == "rgb" else list(self.coding.of_classes),
             "void_values": list(self.coding.void),
+            "submission_values": list(self.submission_values),
             "nearest": self.coding.nearest,
             "split": str(self.split_file.resolve()) if self.split_file is not None else (sides or None),
             "groups": self.groups,
