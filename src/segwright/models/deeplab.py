@@ -17,7 +17,7 @@ STRIDES = (4, 8, 16)
 
 
 @final
-class DeepLabV3Plus(smp.DeepLabV3Plus):
+class DeepLabV3Plus(smp.DeepLabV3Plus):  # type: ignore[misc]  # the library has no types
     """The library's, with one more argument.
 
     Args:
@@ -52,6 +52,6 @@ class DeepLabV3Plus(smp.DeepLabV3Plus):
 _LIBRARYS = inspect.signature(smp.DeepLabV3Plus)
 _MORE = inspect.Parameter("low_level_stride", inspect.Parameter.KEYWORD_ONLY, default=STRIDES[0])
 # So that `segwright models` lists every argument.
-DeepLabV3Plus.__signature__ = _LIBRARYS.replace(  # type: ignore[attr-defined]
+DeepLabV3Plus.__signature__ = _LIBRARYS.replace(
     parameters=[one for one in _LIBRARYS.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD] + [_MORE]
 )

@@ -14,6 +14,7 @@ from segwright.recipe import Recipe
 from segwright.run_images import IMAGES_FILE
 from segwright.runs import recipe_of, started_from
 from segwright.training.preparation import Prepared
+from segwright.types import SplitName
 
 
 def refuse_learnt_images(recipe: Recipe, images: Prepared, *, start_from: Path | None) -> None:
@@ -29,7 +30,7 @@ def refuse_learnt_images(recipe: Recipe, images: Prepared, *, start_from: Path |
     Raises:
         RunError: they have.
     """
-    sides = ("test",) if recipe.data.split.refit is not None else ("val", "test")
+    sides: tuple[SplitName, ...] = ("test",) if recipe.data.split.refit is not None else ("val", "test")
     pack = images.pack
     held = {pack.image_digest[i]: pack.ids[i] for side in sides for i in images.indices(side) if pack.has_mask[i]}
     for run in _lineage([*([] if start_from is None else [start_from]), *map(Path, recipe.model.branches or ())]):

@@ -53,9 +53,8 @@ def changed_images(
     """
     if not recipe.only_classes:
         return None
-    held: Bool[np.ndarray, " N"] = (
-        class_pixels[:, [classes.index(name) for name in recipe.only_classes]] > 0
-    ).any(axis=1)  # fmt: skip
+    labels = [classes.index(name) for name in recipe.only_classes]
+    held = np.asarray((class_pixels[:, labels] > 0).any(axis=1))
     if not held.any():
         problem = f"no training image holds {' or '.join(recipe.only_classes)}, which augment.only_classes names"
         raise RecipeError(problem, mend="name other classes, or leave it out")
