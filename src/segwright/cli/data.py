@@ -11,7 +11,7 @@ import typer
 from segwright.cli.text import examples, say, show_table, shown
 from segwright.errors import DataError
 
-EXAMPLES = examples("segwright data", "segwright data get voc2007", "segwright data get oxford-pets -o /data")
+EXAMPLES = examples("segwright data", "segwright data get voc2007", "segwright data get oxford-pets -o public/")
 
 
 def data(

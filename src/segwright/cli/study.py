@@ -21,7 +21,7 @@ EXAMPLES = examples(
     "segwright study losses.yaml",
     "segwright study losses.yaml --jobs 4 --only dice --seeds 0,1",
     "segwright study losses.yaml --retry",
-    "segwright study losses.yaml --launcher slurm --slurm-option=--partition=gpu",
+    "segwright study losses.yaml --launcher slurm --gpus 1 --cpus 8 --slurm-option=--partition=gpu",
     "segwright study --learning-curve photos/ --seeds 0,1,2",
 )
 
