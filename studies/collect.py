@@ -33,6 +33,8 @@ def row_of(run: Path, *, split: str) -> dict[str, Any]:
     row |= {name: declared[name]["estimate"] for name in ("pixel_accuracy", "mean_pixel_accuracy")}
     row["dice_per_image_label"] = summary["dice_per_image_label"]["estimate"]
     row |= {f"iou {one['name']}": one["iou"]["estimate"] for one in summary["per_class"]}
+    if "loss" in summary:
+        row["loss"] = summary["loss"]
     row |= {
         "train_loss": epochs[-1]["train_loss"],
         "val_loss": epochs[-1]["val_loss"],

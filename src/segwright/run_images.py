@@ -52,7 +52,7 @@ class LabelledImages:
     """Labelled images that a run is scored on.
 
     Attributes:
-        pack: at native size.
+        pack: at native size, unless another was asked for.
         indices: positions in the pack.
         groups: of each image of the pack; None where no group is known. An image without one is its own.
     """
@@ -62,8 +62,10 @@ class LabelledImages:
     groups: list[str] | None
 
 
-def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> LabelledImages:
-    """The images of one side of a run's split.
+def own_images(
+    recipe: Recipe, run: Path, *, side: str, working_size_px: int | None = None, progress: bool
+) -> LabelledImages:
+    """The images of one side of a run's split, at native size unless told another.
 
     Raises:
         RunError: the run has none on that side, or has learnt from those that it should be judged by.
@@ -74,7 +76,7 @@ def own_images(recipe: Recipe, run: Path, *, side: str, progress: bool) -> Label
         mend = "score it on its test side (--split test) or on other images (--data)"
         raise RunError("has learnt from its validation images too, so they judge nothing", mend=mend, file=run)
     source = source_of(recipe)
-    pack = open_pack(source, resident=recipe.data.resident, progress=progress)
+    pack = open_pack(source, working_size_px=working_size_px, resident=recipe.data.resident, progress=progress)
     split = read_split(run / "split.json", pack.ids, needed=("train",) if refit else ("train", "val"))
     indices = [i for i, name in enumerate(pack.ids) if split.get(name) == side]
     if not indices:
@@ -157,7 +159,9 @@ def _on_sides(run: Path, sides: Sequence[SplitName], *, by_digest: bool) -> dict
     return {name: name for side in sides for name in split.get(side, ())}
 
 
-def other_images(run: Path, data: Path, *, split: str | None, progress: bool) -> LabelledImages:
+def other_images(
+    run: Path, data: Path, *, split: str | None, working_size_px: int | None = None, progress: bool
+) -> LabelledImages:
     """The labelled images of other data, or of the side that it names itself; masks are read as the run's own were.
 
     Raises:
@@ -174,7 +178,7 @@ def other_images(run: Path, data: Path, *, split: str | None, progress: bool) ->
         nearest=card.nearest,
     )
     source.require_classes(card.classes)
-    pack = open_pack(source, progress=progress)
+    pack = open_pack(source, working_size_px=working_size_px, progress=progress)
     indices = [i for i in range(len(pack.ids)) if pack.has_mask[i] and split in (None, pack.given_split[i])]
     if not indices:
         which = f"labelled images in '{split}'" if split else "labelled images"

@@ -12,8 +12,7 @@ from PIL import Image
 
 from segwright.losses.class_weights import class_weights
 from segwright.models import ModelSpec, build_model
-from segwright.recipe import Recipe
-from segwright.recipe.branches import LossRecipe
+from segwright.recipe import LossRecipe, Recipe
 from segwright.training.assembly import module_of
 from segwright.training.budget import Budget
 from segwright.training.preflight import loss_weights

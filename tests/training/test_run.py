@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from segwright.bundle import load_bundle
 from segwright.errors import RecipeError, RunError, TrainingError, WeightsError
+from segwright.optim import Plateau
 from segwright.recipe import Recipe, read_recipe
 from segwright.training import callbacks
 from segwright.training.lock import locked
@@ -136,6 +138,35 @@ def test_early_stopping_ends_a_run_that_no_longer_gains(photos: Folder, tiny: Ti
     scores = [float(str(row["val_miou"])) for row in rows]
     assert len(rows) < 30
     assert scores.index(max(scores)) == len(rows) - 4
+
+
+def test_early_stopping_by_the_loss(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    training: dict[str, object] = {"early_stopping": 2, "minimum_gain": 0.05, "watch": "loss", "ema": 0.0}
+    run = train(tiny(photos(24), epochs=30, training=training), run=tmp_path / "run", progress=False)
+    losses = [float(str(row["val_loss"])) for row in rows_of(run)]
+    least, since = math.inf, 0
+    for epoch, loss in enumerate(losses, 1):
+        if least - loss >= 0.05:
+            least, since = loss, epoch
+    assert len(losses) == since + 2 < 30
+    assert "no better validation loss for 2 epochs: stopping early" in (run / "log.txt").read_text()
+
+
+def test_a_plateau_by_the_loss(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:
+    parts: dict[str, dict[str, object]] = {
+        "schedule": {"name": "plateau", "patience": 1, "warmup": 0},
+        "training": {"watch": "loss", "ema": 0.0},
+        "optimizer": {"lr": 0.2},
+    }
+    run = train(tiny(photos(24), epochs=12, **parts), run=tmp_path / "run", progress=False)
+    rows = rows_of(run)
+    plateau = Plateau(drop=0.1, patience=1)
+    factors = []
+    for row in rows:
+        factors.append(plateau.factor)
+        plateau.seen(-float(str(row["val_loss"])), epoch=int(str(row["epoch"])))
+    assert [row["lr"] for row in rows] == pytest.approx([0.2 * factor for factor in factors])
+    assert plateau.factor < 1
 
 
 def test_two_processes_do_not_write_one_run(photos: Folder, tiny: Tiny, tmp_path: Path) -> None:

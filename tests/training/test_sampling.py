@@ -51,6 +51,21 @@ def test_rare_factor_multiplies_and_classes_outside_of_the_loss_are_not_drawn():
     assert draw_weights(SamplingRecipe(), classes=CLASSES, class_pixels=PIXELS) is None
 
 
+def test_rare_factor_of_no_named_class_is_of_the_rare_ones_and_a_factor_of_one_changes_nothing():
+    named, unnamed = (
+        draw_weights(SamplingRecipe(rare_classes=names, rare_factor=3.0), classes=CLASSES, class_pixels=PIXELS)
+        for names in (("boulder",), ())
+    )
+    assert named is not None
+    assert unnamed is not None
+    assert named.tolist() == unnamed.tolist()
+    assert set(named.tolist()) == {1.0, 3.0}
+    once = SamplingRecipe(rare_classes=("boulder",), crop_on_rare=0.5)
+    assert draw_weights(once, classes=CLASSES, class_pixels=PIXELS) is None
+    with pytest.raises(RecipeError, match="boulders"):
+        draw_weights(SamplingRecipe(rare_classes=("boulders",)), classes=CLASSES, class_pixels=PIXELS)
+
+
 def test_rare_classes_are_named_or_found():
     assert rare_labels(("rock", "sky"), key="k", classes=CLASSES, class_pixels=PIXELS) == (1, 3)
     assert rare_labels((), key="k", classes=CLASSES, class_pixels=PIXELS) == (2,)

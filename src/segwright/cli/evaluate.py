@@ -16,6 +16,7 @@ EXAMPLES = examples(
     "segwright evaluate runs/night-1 --data other_photos/",
     "segwright evaluate runs/night-1 --score-as keras-mars",
     "segwright evaluate runs/night-1 --flips horizontal",
+    "segwright evaluate runs/night-1 --split test --loss",
 )
 
 
@@ -30,6 +31,7 @@ def evaluate(
     match: MatchOption = "none",
     flips: FlipsOption = "none",
     score_as: Annotated[Definition, typer.Option(help="The mIoU that is told first.")] = "declared",
+    loss: Annotated[bool, typer.Option("--loss", help="Also compute the loss, as training does.")] = False,
 ) -> None:
     """Score a run's model; counts, tables and examples are kept in its scores/."""
     from segwright import verbs
@@ -44,6 +46,7 @@ def evaluate(
         match=match,
         flips=flips,
         score_as=score_as,
+        loss=loss,
     )
     file = run / "scores" / f"{result.split}.json"
     show(file, score_as=score_as)

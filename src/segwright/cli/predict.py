@@ -36,6 +36,9 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size at once.")] = 8,
     match: MatchOption = "none",
     flips: FlipsOption = "none",
+    tile_px: Annotated[
+        int, typer.Option(help="Side of the tiles of images over 4 megapixels; smaller takes less memory.")
+    ] = 1024,
     key: Annotated[
         str | None,
         typer.Option(help="Which array of an npz. \\[default: those without masks; all, where all or none have masks]"),
@@ -63,6 +66,7 @@ def predict(
         batch_size=batch_size,
         match=match,
         flips=flips,
+        tile_px=tile_px,
         key=key,
         csv=csv,
     )

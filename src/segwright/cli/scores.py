@@ -38,6 +38,8 @@ def show(file: Path, *, score_as: str = "declared") -> None:
     say(f"Dice per image and label {_number(pairs)} ({_range(pairs)}): {_PAIRS}")
     most = summary["prevalent_accuracy"]
     say(f"prevalent class {_number(most)} ({_range(most)}): images whose most frequent class is the predicted one")
+    if "loss" in summary:
+        say(f"loss {summary['loss']:.4f}: that of the run, as training computes it on the validation images")
     for name, other in summary["definitions"].items() if ruled else ():
         if name != score_as and (other["in_mean"] != declared["in_mean"] or name == "keras-mars"):
             say(f"mIoU under '{name}' {_number(other['miou'])} ({_range(other['miou'])}): {other['sentence']}")

@@ -103,7 +103,7 @@ class Network:
         """The labels (N, H, W) of a batch, at the batch's size."""
         started = time.perf_counter()
         size = (batch.images.shape[2], batch.images.shape[3])
-        images = _fitted(batch.images, self._adapted)
+        images = fitted(batch.images, self._adapted)
         pred = in_halves(lambda images: self._at_size(images, size), images)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -148,8 +148,8 @@ class Network:
         return logits
 
 
-def _fitted(images: Tensor, adapted: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-    """As the model was trained: other data may be gray, 16-bit or larger; nothing is done where it fits."""
+def fitted(images: Tensor, adapted: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """A batch as the model takes it: other data may be gray, 16-bit or larger; nothing is done where it fits."""
     first = images[0].cpu().numpy()
     if adapted(first) is first:
         return images

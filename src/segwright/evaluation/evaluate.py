@@ -68,6 +68,7 @@ def evaluate(
     groups: Sequence[object] | None = None,
     match: Matching = "none",
     flips: Flips = "none",
+    loss: float | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Score a model on the labelled images among `indices`; large ones in tiles, see `data.tiles`.
@@ -83,6 +84,7 @@ def evaluate(
         groups: one for each image of the pack; images of one group are resampled together.
         match: bring the tones of every image to those of the training images first (see `segwright.augment.matching`).
         flips: average the probabilities over mirrored and turned copies (see `segwright.prediction.tta`).
+        loss: of these images, to be written beside their scores (see `segwright.evaluation.loss`).
         progress: show a bar.
 
     Raises:
@@ -116,6 +118,7 @@ def evaluate(
         "precision": network.precision,
         "match": match,
         "flips": flips,
+        **({} if loss is None else {"loss": loss}),
         "images_per_second": len(order) / max(network.seconds, 1e-9),
         "seconds": time.perf_counter() - started,
     }

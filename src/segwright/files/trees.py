@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write rows of cells; numbers get six digits, unknown ones stay empty.
 
     A text that a spreadsheet would run as a formula (it starts with =, +, -, @, a tab or a line end; OWASP, CSV
-    Injection, https://owasp.org/www-community/attacks/CSV_Injection) gets a quote in front.
+    Injection, https://owasp.org/www-community/attacks/CSV_Injection) gets a quote in front; a plain number is none.
     """
     write_text(path, csv_text(rows))
 
@@ -146,8 +147,10 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6f}"
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)
+    runs = isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if runs else str(value)
 
 
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The last four are the wide forms of the first, which spreadsheets in East Asia take for the same."""

@@ -10,7 +10,7 @@ So the same curve serves budgets in steps and in minutes. A straight warm-up may
     cosine       f + (1 - f) (1 + cos(pi u)) / 2                        https://arxiv.org/abs/1608.03983
     restarts     cosine in cycles, each longer by `growth`              https://arxiv.org/abs/1608.03983
     one_cycle    up from 1/25 to 1 over 30 %, then down to f, by cosines    https://arxiv.org/abs/1708.07120
-    plateau      times drop whenever the validation score has not risen for `patience` epochs; see `Plateau`
+    plateau      times drop whenever the watched score has not risen for `patience` epochs; see `Plateau`
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ class Predictor:
     def _in_halves(self, images: Sequence[OfAnySize], *, probs: bool) -> list[Prediction]:
         if len(images) == 1:
             _, height, width = images[0].shape
-            mend = "let it be cut into tiles (tile_px), or predict with --device cpu"
+            mend = "predict with --device cpu, or give smaller images"
             raise DataError(f"an image of {height} x {width} pixels does not fit into the memory", mend=mend)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

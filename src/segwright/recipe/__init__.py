@@ -15,24 +15,23 @@ from pydantic import Field, ValidationError, model_validator
 
 from segwright.errors import RecipeError, brief, nearest, plainly
 from segwright.files import read_yaml, write_yaml
-from segwright.recipe.branches import (
-    CLASS_WEIGHTINGS,
+from segwright.recipe.images import (
     AugmentRecipe,
     ClassesRecipe,
-    Count,
     DataRecipe,
-    LossRecipe,
     MixRecipe,
+    SamplingRecipe,
+    SplitRecipe,
+)
+from segwright.recipe.network import (
+    CLASS_WEIGHTINGS,
+    LossRecipe,
     ModelRecipe,
     OptimizerRecipe,
-    Part,
-    SamplingRecipe,
     ScheduleRecipe,
-    Seed,
-    SplitRecipe,
-    StoredValues,
     TrainingRecipe,
 )
+from segwright.recipe.part import Count, Part, Seed, StoredValues
 
 __all__ = [
     "CLASS_WEIGHTINGS",

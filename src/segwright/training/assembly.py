@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +18,6 @@ from segwright.data.objects import find_objects
 from segwright.data.prefetch import PrefetchLoader
 from segwright.data.tones import tones_below
 from segwright.errors import RecipeError, WeightsError
-from segwright.losses import WeightedLoss, build_loss
-from segwright.losses.heads import HeadsLoss
 from segwright.models import (
     ModelSpec,
     SegmentationModel,
@@ -41,9 +39,9 @@ from segwright.training.budget import Budget
 from segwright.training.class_labels import with_labels, with_names
 from segwright.training.joining import load_branches, under_rules_of, with_branches
 from segwright.training.module import SegmentationModule
+from segwright.training.objective import loss_of
 from segwright.training.preparation import Prepared
 from segwright.training.unfreezing import freeze, thaw_of
-from segwright.types import Head
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,8 @@ def module_of(
     recipe: Recipe, images: Prepared, model: SegmentationModel, *, budget: Budget, say: Callable[[str], None]
 ) -> SegmentationModule:
     """The model with its loss, optimiser and schedule; `say` is told when the memory is too small for a batch."""
-    loss = _loss_of(recipe, images, heads=model.heads)
+    pixels = images.pack.class_pixels[images.indices("train")]
+    loss = loss_of(recipe.loss, classes=images.classes, class_pixels=pixels, heads=model.heads)
     optimizer = recipe.optimizer
     model = model.to(memory_format=torch.channels_last)
     return SegmentationModule(
@@ -263,31 +262,6 @@ def module_of(
         compiled=_compiles(recipe),
         say=say,
     )
-
-
-def _loss_of(recipe: Recipe, images: Prepared, *, heads: Sequence[Head]) -> WeightedLoss | HeadsLoss:
-    """The loss of the classes, or that of every head of a network with several."""
-    asked, classes = recipe.loss, images.classes
-    pixels = images.pack.class_pixels[images.indices("train")]
-
-    def loss_of(head: Head) -> WeightedLoss:
-        return build_loss(
-            asked.formula,
-            num_classes=classes.num_classes if head.of_classes else head.num_classes,
-            class_weights=preflight.loss_weights(asked, classes=classes, class_pixels=pixels, head=head),
-            weighted_in=asked.weighted_in,
-            # Other heads never see the pixels of these classes.
-            ignore_in_loss=classes.ignore_in_loss if head.of_classes else (),
-            label_smoothing=asked.label_smoothing,
-        )
-
-    if not heads:
-        if asked.heads:
-            problem = f"loss.heads {', '.join(asked.heads)}: model '{recipe.model.name}' has one head alone"
-            raise RecipeError(problem, mend="leave loss.heads out")
-        return loss_of(Head("main"))
-    losses = [loss_of(head) for head in heads]
-    return HeadsLoss(heads, losses, taught=asked.heads, ignored=classes.ignore_in_loss)
 
 
 def averaging_of(recipe: Recipe) -> Averaging:

@@ -81,11 +81,17 @@ def draw_weights(
     With `class_uniform` a class is drawn first, each of the T that occur equally likely, then one of the n_k images
     that hold it, so that the weight of an image is the sum of 1 / (T n_k) over the classes k that it holds. Classes
     that stand in no loss are not drawn, and an image of nothing else never comes. `rare_factor` multiplies.
+
+    Raises:
+        RecipeError: there is no class of a name, none is rare, or none can be drawn.
     """
-    rare = [classes.index(name) for name in recipe.rare_classes]
-    factor = np.where((class_pixels[:, rare] > 0).any(axis=1), recipe.rare_factor, 1.0)
+    factor = np.ones(len(class_pixels))
+    if recipe.rare_classes or recipe.rare_factor > 1:
+        key = "sampling.rare_classes"
+        rare = rare_labels(recipe.rare_classes, key=key, classes=classes, class_pixels=class_pixels)
+        factor[(class_pixels[:, rare] > 0).any(axis=1)] = recipe.rare_factor
     if not recipe.class_uniform:
-        return factor if rare else None
+        return factor if recipe.rare_factor > 1 else None
     learnt = [k for k in range(classes.num_classes) if k not in classes.ignore_in_loss]
     holds = class_pixels[:, learnt] > 0
     images = holds.sum(axis=0)

@@ -24,6 +24,8 @@ from segwright.training.state import require_finite
 from segwright.training.validation import Validation
 from segwright.types import ClassSet
 
+Watched = Literal["miou", "loss"]
+
 
 class Recorder(pl.Callback):
     """Validates at the end of an epoch, writes metrics.jsonl, keeps the best bundle, and stops early when asked.
@@ -34,8 +36,9 @@ class Recorder(pl.Callback):
         batch_size: images a step.
         validation: how the model is scored.
         clock: decides which epochs are validated.
-        patience: epochs without a better validation mIoU before the run ends; None for never.
-        minimum_gain: of the validation mIoU; less than this over the last gain that counted is none for `patience`.
+        patience: epochs without a gain of what is watched before the run ends; None for never.
+        minimum_gain: of what is watched; less than this over the last gain that counted is none for `patience`.
+        watch: the validation mIoU or the validation loss, for `patience` and for the schedule `plateau`.
         keep: whether the bundle holds the best validated model, or the last.
         judged_anew: scores of a resumed run are of other images or rules than before, and not compared with those.
         save: writes the bundle, given the row of its model.
@@ -52,6 +55,7 @@ class Recorder(pl.Callback):
         clock: BudgetCallback,
         patience: int | None,
         minimum_gain: float = 0.0,
+        watch: Watched = "miou",
         keep: Literal["best", "last"] = "best",
         judged_anew: bool = False,
         save: Callable[[dict[str, Any]], None],
@@ -64,11 +68,12 @@ class Recorder(pl.Callback):
         self._clock = clock
         self._patience = patience
         self._minimum_gain = minimum_gain
+        self._watch: Watched = watch
         self._keep, self._save = keep, save
         self._say = say
         self._judged_anew = judged_anew
         self._best = -1.0
-        self._gained = -1.0
+        self._gained = -math.inf
         self._gained_epoch = -1
         self._scored_epoch = 0
         self._scored_step = 0
@@ -109,7 +114,7 @@ class Recorder(pl.Callback):
         if self._loss_before is not None:
             self._module.train_loss.fill_(self._loss_before)
         if self._judged_anew:
-            self._best = self._gained = -1.0
+            self._best, self._gained = -1.0, -math.inf
             self._gained_epoch = self._scored_epoch
             if self._module.plateau is not None:
                 self._module.plateau.forget(epoch=self._scored_epoch)
@@ -143,14 +148,14 @@ class Recorder(pl.Callback):
         self._clock.validated(time.monotonic() - started)
         row = self._row(trainer, self._module)
         better = row["val_miou"] is not None and row["val_miou"] > self._best
-        plateau = self._module.plateau
-        if plateau is not None and row["val_miou"] is not None and plateau.seen(row["val_miou"], epoch=row["epoch"]):
-            self._say(f"no better validation mIoU: the learning rate drops to {plateau.factor:g} of its first value")
+        plateau, watched = self._module.plateau, self._watched(row)
+        if plateau is not None and watched is not None and plateau.seen(watched, epoch=row["epoch"]):
+            self._say(f"no better {self._name}: the learning rate drops to {plateau.factor:g} of its first value")
         self._scored_epoch, self._scored_step = row["epoch"], row["step"]
         if better:
             self._best = row["val_miou"]
-            if self._best - self._gained >= self._minimum_gain:
-                self._gained, self._gained_epoch = self._best, row["epoch"]
+        if watched is not None and watched > self._gained and watched - self._gained >= self._minimum_gain:
+            self._gained, self._gained_epoch = watched, row["epoch"]
         if better or self._keep == "last":
             require_finite(trainer)
             self._save(row)
@@ -161,7 +166,16 @@ class Recorder(pl.Callback):
             logger.log_metrics(numbers, step=trainer.global_step)
         self._say(_line(row, better=better))
         if self._stop_early(trainer):
-            self._say(f"no better validation mIoU for {self._patience} epochs: stopping early")
+            self._say(f"no better {self._name} for {self._patience} epochs: stopping early")
+
+    @property
+    def _name(self) -> str:
+        return {"miou": "validation mIoU", "loss": "validation loss"}[self._watch]
+
+    def _watched(self, row: dict[str, Any]) -> float | None:
+        """What is watched, so that more is better."""
+        value: float | None = row[f"val_{self._watch}"]
+        return -value if value is not None and self._watch == "loss" else value
 
     def _stop_early(self, trainer: pl.Trainer) -> bool:
         without_gain = self._scored_epoch - self._gained_epoch

@@ -31,8 +31,8 @@ _FREE = (
 
 _FIXED = (
     "model", "optimizer.name", "optimizer.layer_decay", "training.trainable", "training.swa",
-    "training.average_cycles", "data.format", "data.split", "data.drop", "data.drop_noise", "classes.names",
-    "classes.colors", "classes.mask_values", "classes.void_values",
+    "training.average_cycles", "training.watch", "data.format", "data.split", "data.drop", "data.drop_noise",
+    "classes.names", "classes.colors", "classes.mask_values", "classes.void_values",
 )  # fmt: skip
 """Keys and branches that make another run, whatever is forced."""
 

@@ -131,6 +131,7 @@ def train(
             clock=clock,
             patience=recipe.training.early_stopping,
             minimum_gain=recipe.training.minimum_gain,
+            watch=recipe.training.watch,
             keep=recipe.training.keep,
             judged_anew=forced and (bool(images.changes) or any(line.startswith("classes.") for line in words)),
             save=saver(
@@ -203,6 +204,7 @@ def train_along(run: Path, *, orders: Mapping[str, int], local_rank: int, join: 
             clock=clock,
             patience=recipe.training.early_stopping,
             minimum_gain=recipe.training.minimum_gain,
+            watch=recipe.training.watch,
             keep=recipe.training.keep,
             save=_silent,
             say=_silent,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from segwright import run_images, runs
 from segwright.augment.matching import Matching
 from segwright.bundle import INDEX_FILE, Bundle, load_bundle, save_bundle
+from segwright.data.tiles import TILE_PX
 from segwright.errors import OutputError, RunError
 from segwright.hardware import PrecisionChoice
 from segwright.prediction.predictor import Predictor
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from segwright.metrics import Definition
     from segwright.prediction.files import Predicted
     from segwright.prediction.submission import AskedCsvForm
+    from segwright.recipe import Recipe
+    from segwright.run_images import LabelledImages
 
 
 def evaluate(
@@ -34,6 +37,7 @@ def evaluate(
     match: Matching = "none",
     flips: Flips = "none",
     score_as: Definition = "declared",
+    loss: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Score the model of a run, or an average of runs, and keep the scores in its folder.
@@ -47,6 +51,8 @@ def evaluate(
         match: bring the tones of every image to those of the training images; its scores get a name of their own.
         flips: average over mirrored (horizontal, both) and turned copies (all); these scores too get their own name.
         score_as: the definition of the result's `miou`. What is written holds every definition, whichever this is.
+        loss: also compute the loss of these images, as training does of its validation images: an average is judged by
+            the loss of its first run.
         progress: show how far it is.
 
     Raises:
@@ -63,13 +69,21 @@ def evaluate(
     recipe = runs.recipe_of(first)
     bundle = load_bundle(folder)
     require_set_apart(bundle.classes, score_as, run=folder)
+
+    def images_at(working_size_px: int | None) -> LabelledImages:
+        size: dict[str, Any] = {"working_size_px": working_size_px, "progress": progress}
+        if data is None:
+            return run_images.own_images(recipe, first, side=split or "val", **size)
+        return run_images.other_images(first, Path(data), split=split, **size)
+
     if data is None:
         side = split or "val"
         run_images.require_unseen(folder, members, bundle.info, side=side)
-        images = run_images.own_images(recipe, first, side=side, progress=progress)
     else:
         side = run_images.name_of_scores(Path(data), split=split)
-        images = run_images.other_images(first, Path(data), split=split, progress=progress)
+    images = images_at(None)
+    working_size_px = recipe.data.working_size_px
+    lost = _loss_on(images_at(working_size_px), bundle, first, recipe, device=device) if loss else None
     side = "-".join([side, *(way for way in (match, flips) if way != "none")])
     result = evaluate_bundle(
         bundle,
@@ -82,9 +96,27 @@ def evaluate(
         groups=images.groups,
         match=match,
         flips=flips,
+        loss=lost,
         progress=progress,
     )
     return replace(result, score_as=score_as)
+
+
+def _loss_on(images: LabelledImages, bundle: Bundle, run: Path, recipe: Recipe, *, device: str) -> float:
+    """The loss of a run's recipe on images, with class weights from the images that the run has learnt from."""
+    from segwright.evaluation.loss import mean_loss
+    from segwright.training.objective import loss_of
+
+    learnt = run_images.own_images(recipe, run, side="train", progress=False)
+    heads = bundle.model.heads
+    loss = loss_of(
+        recipe.loss if heads else recipe.loss.model_copy(update={"heads": ()}),
+        classes=bundle.classes,
+        class_pixels=learnt.pack.class_pixels[learnt.indices],
+        heads=heads,
+    )
+    batch_size = recipe.training.batch_size
+    return mean_loss(bundle, images.pack, images.indices, loss=loss, batch_size=batch_size, device=device)
 
 
 def _members_of(folder: Path) -> list[Path]:
@@ -172,6 +204,7 @@ def predict(
     batch_size: int = 8,
     match: Matching = "none",
     flips: Flips = "none",
+    tile_px: int = TILE_PX,
     key: str | None = None,
     csv: AskedCsvForm = "auto",
 ) -> Predicted:
@@ -189,6 +222,7 @@ def predict(
             by the whole histogram.
         flips: average over the image and its mirror image (horizontal), also upside down (both), also with quarter
             turns (all); takes 2, 4 or 8 times as long.
+        tile_px: side of the tiles of images of more than 4 megapixels; smaller ones take less memory.
         key: the array to predict in a file of several; else those without masks are taken, where there are any.
         csv: labels (a column a pixel) or runs (run lengths); auto takes labels for small images of one size.
 
@@ -197,7 +231,9 @@ def predict(
     """
     from segwright.prediction.files import predict_files
 
-    predictor = load(run, device=device, precision=precision, batch_size=batch_size, match=match, flips=flips)
+    predictor = load(
+        run, device=device, precision=precision, batch_size=batch_size, tile_px=tile_px, match=match, flips=flips
+    )
     data = runs.existing(Path(source))
     return predict_files(predictor, data, out=Path(out), overlays=overlays, key=key, csv=csv)
 
@@ -208,15 +244,17 @@ def load(
     device: str = "auto",
     precision: PrecisionChoice = "auto",
     batch_size: int = 8,
+    tile_px: int | None = TILE_PX,
     match: Matching = "none",
     flips: Flips = "none",
 ) -> Predictor:
-    """The model of a run or of a bundle, ready to predict; see `Predictor` for `match` and `flips`.
+    """The model of a run or of a bundle, ready to predict; see `Predictor` for `tile_px`, `match` and `flips`.
 
     Raises:
+        RecipeError: tiles are too small, or something else is not as it has to be.
         RunError: there is no bundle, or it is damaged.
         WeightsError: its weights do not fit.
     """
     return load_predictor(
-        Path(run), device=device, precision=precision, batch_size=batch_size, match=match, flips=flips
+        Path(run), device=device, precision=precision, batch_size=batch_size, tile_px=tile_px, match=match, flips=flips
     )
