@@ -43,4 +43,6 @@ def gain(pairs: Sequence[tuple[Path, Path]], classes: ClassSet, *, definition: D
 def _counts(file: Path, classes: ClassSet, definition: Definition) -> dict[str, np.ndarray]:
     with np.load(file) as stored:
         counts = class_counts(stored["confusion"], classes, definition)
-        return dict(zip(stored["ids"].tolist(), counts.reshape(len(counts), -1), strict=True))
+        # Copies on disk stand in a folder of their own, under the names that images of arrays have.
+        names = [name.rpartition("/")[2] for name in stored["ids"].tolist()]
+        return dict(zip(names, counts.reshape(len(counts), -1), strict=True))

@@ -85,8 +85,8 @@ def own_images(
     return LabelledImages(pack, indices, _groups(pack, indices, recipe.data.split.groups or source.groups))
 
 
-def require_comparable(folders: Sequence[Path], classes: Sequence[ClassSet]) -> None:
-    """Runs that are judged on the validation images of the first.
+def require_comparable(folders: Sequence[Path], classes: Sequence[ClassSet], *, judged: bool = True) -> None:
+    """Runs of the same classes, and where they are judged on the validation images of the first, ignorant of these.
 
     Raises:
         RunError: one has other classes, or has learnt from such an image.
@@ -95,7 +95,8 @@ def require_comparable(folders: Sequence[Path], classes: Sequence[ClassSet]) -> 
         if own.names != classes[0].names:
             problem = f"has the classes {', '.join(own.names)}, and {folders[0]} {', '.join(classes[0].names)}"
             raise RunError(problem, mend="take runs of the same data", file=folder)
-        refuse_leak(folder, folders[0], sides=("val",))
+        if judged:
+            refuse_leak(folder, folders[0], sides=("val",))
 
 
 def require_unseen(average: Path, members: Sequence[Path], info: Mapping[str, Any], *, side: str) -> None:

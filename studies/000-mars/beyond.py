@@ -3,8 +3,8 @@
     python studies/000-mars/beyond.py STUDY WORK MARS.npz
 
 STUDY is the folder of the study with all seeds of 'ours', WORK takes what is made here: the average, the images of the
-test set as it labels them, a student of every seed (the recipe and minutes of 'ours', from scratch), their average, and
-the labels of the test set by the better average. Writes beyond.csv beside this file: each gain, paired on the same
+test set as it labels them, a student of every seed (the recipe and minutes of 'ours', from scratch), and their average.
+Writes beyond.csv beside this file: each gain, paired on the same
 validation images, with its 95 % interval over images and seeds, or over images alone where there is one pair. What was
 made is not made again.
 """
@@ -83,11 +83,6 @@ def main() -> None:
     width = len(rows[0])
     write_csv(Path(__file__).with_name("beyond.csv"), [[*row, *[""] * (width - len(row))] for row in rows])
     print("\n".join("  ".join(map(str, row)) for row in rows))
-    chosen = max((teacher, taught), key=lambda of: miou_of(scores(of)))
-    labels = work / f"test_set-{chosen.name}.npz"
-    print(f"the test set is labelled by: {chosen.name}, mirrored copies averaged")
-    if not labels.exists():
-        verbs.predict(chosen, asked.mars, out=labels, key="test_set", flips="horizontal")
 
 
 def run_of(study: Path, row: str, seed: int) -> Path:

@@ -94,7 +94,8 @@ def test_no_path_holds_on_one_machine_alone(file):
 @pytest.mark.parametrize("file", FILES)
 def test_rows_are_scored_alike_and_have_the_same_budget(file):
     study, rows = read(file)
-    assert (study.definition, study.seeds) == ("keras-mars", (0, 1, 2))
+    seeds = range(6 if file == "000-mars/standin.yaml" else 3)
+    assert (study.definition, study.seeds) == ("keras-mars", tuple(seeds))
     for name, trial in rows.items():
         recipe = make_recipe(trial.recipe)
         spent = [(part.training.epochs, part.training.minutes) for part in parts_of(recipe)]

@@ -78,6 +78,17 @@ def test_a_refit_learns_from_the_validation_images_and_is_judged_by_nothing(firs
         verbs.ensemble([first, run], out=first.parent / "both", progress=False)
     with pytest.raises(RunError, match="learnt from its validation images"):
         verbs.ensemble([run, first], out=first.parent / "both", progress=False)
+    for members in ([first, run], [run, first]):
+        both = first.parent / f"both-{members[0].name}"
+        assert verbs.ensemble(members, out=both, by="equal", progress=False) is None
+        info = load_bundle(both).info
+        assert (info["score"], info["weights"], len(info["members"])) == (None, [0.5, 0.5], 2)
+        assert "no score of its own" in info["note"]
+        assert "no score of its own" in (both / "card.md").read_text()
+        with pytest.raises(RunError, match=r"learnt from (\d+|its validation) images"):
+            verbs.evaluate(both, progress=False)
+    with pytest.raises(RunError, match="learnt from its validation images"):
+        verbs.ensemble([run, run], out=first.parent / "soup", by="equal", soup=True, progress=False)
     images = Path(read_recipe(run / "recipe.yaml").data.path or "") / "images"
     with pytest.raises(RunError, match=r"so a student could not be validated.*[Ll]et .*first teach"):
         verbs.pseudo(run, images, out=run.parent / "more")

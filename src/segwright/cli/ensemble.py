@@ -13,6 +13,7 @@ EXAMPLES = examples(
     "segwright ensemble runs/a-1 runs/b-1 -o runs/both",
     "segwright ensemble runs/a-1 runs/b-1 runs/c-1 --by miou -o runs/three",
     "segwright ensemble runs/a-1 runs/a-2 --soup -o runs/soup",
+    "segwright ensemble runs/a-refit runs/b-refit --by equal -o runs/final",
 )
 
 
@@ -33,6 +34,10 @@ def ensemble(
     from segwright import verbs
 
     found = verbs.ensemble(runs, out=out, by=by, soup=soup, device=device, batch_size=batch_size)
+    if found is None:
+        say("All count alike, and nothing tells how good they are: a refit has learnt from its validation images.")
+        say(f"Bundle: {shown(out)}")
+        return
     rows = [
         [shown(run), f"{weight:.3f}", f"{alone:.4f}"]
         for run, weight, alone in zip(runs, found.weights, found.alone, strict=True)

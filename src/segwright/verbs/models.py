@@ -135,8 +135,10 @@ def ensemble(
     device: str = "auto",
     batch_size: int = 8,
     progress: bool = True,
-) -> EnsembleFit:
+) -> EnsembleFit | None:
     """Make one bundle of several trained models, weighted by the validation images of the first run.
+
+    Refits, which have learnt from their validation images, can only be averaged alike, and nothing judges the average.
 
     Args:
         runs_or_bundles: two or more runs, of the same classes.
@@ -150,10 +152,11 @@ def ensemble(
     Returns:
         The weights, each model's mIoU, that of the average or the soup, and the gain with its interval. What is said
         of the average or the soup is said of images that its weights were not fitted on: each half of the images is
-        answered with the weights of the other half. The bundle has the weights of all.
+        answered with the weights of the other half. The bundle has the weights of all. None of refits.
 
     Raises:
-        RunError: one run was trained on validation images of another, or they have other classes or working sizes.
+        RunError: one run was trained on validation images of another, a refit's weight is to be fitted, or they have
+            other classes or working sizes.
         OutputError: the bundle is there already.
     """
     from segwright.evaluation.ensemble_weights import Answers, ask, fit, working_size_of
@@ -164,16 +167,26 @@ def ensemble(
     if Path(out).exists():
         raise OutputError("is there already", mend="choose another -o", file=Path(out))
     bundles = [load_bundle(folder, device="cpu") for folder in folders]
-    run_images.require_comparable(folders, [bundle.classes for bundle in bundles])
+    judged = by != "equal" or soup or not any(_is_refit(folder) for folder in folders)
+    run_images.require_comparable(folders, [bundle.classes for bundle in bundles], judged=judged)
     sizes = [working_size_of(bundle) for bundle in bundles]
     for folder, size in zip(folders, sizes, strict=True):
         if size != sizes[0]:
             problem = f"was trained with data.working_size_px {size}, and {folders[0]} with {sizes[0]}"
             raise RunError(problem, mend="average runs of one working size", file=folder)
+    licences = list(dict.fromkeys(line for bundle in bundles for line in bundle.info["licences"]))
+    info = {**bundles[0].info, "members": [str(folder.resolve()) for folder in folders], "licences": licences}
+    models = [bundle.model.cpu() for bundle in bundles]
+    if not judged:
+        alike = [1 / len(models)] * len(models)
+        info |= {"weights": alike, "averaged": "answers", "score": None, "note": _NOTE_OF_REFITS}
+        model = ensemble_of(models, weights=alike, build=build_model)
+        save_bundle(Path(out), model, classes=bundles[0].classes, info=info)
+        return None
     images = run_images.own_images(runs.recipe_of(folders[0]), folders[0], side="val", progress=progress)
     classes, pack = bundles[0].classes, images.pack
     told = ask(bundles, pack, images.indices, batch_size=batch_size, device=device)
-    models = [bundle.model.cpu() for bundle in bundles]
+    models = [bundle.model.cpu() for bundle in bundles]  # which computed elsewhere
 
     def soup_says(weights: Sequence[float], positions: Sequence[int]) -> Answers:
         one = Bundle(soup_of(models, weights=weights, build=build_model).eval(), classes, bundles[0].info)
@@ -181,16 +194,19 @@ def ensemble(
 
     found = fit(told, classes, by=by, groups=images.groups, soup=soup_says if soup else None)
     model = (soup_of if soup else ensemble_of)(models, weights=found.weights, build=build_model)
-    first = bundles[0].info
-    licences = list(dict.fromkeys(line for bundle in bundles for line in bundle.info["licences"]))
     value = {"name": "miou", "split": "val", "value": found.together, "interval": None}
-    members = [str(folder.resolve()) for folder in folders]
-    made = {"members": members, "weights": list(found.weights), "averaged": "weights" if soup else "answers"}
     if by != "equal":
         value["scored_with"] = "weights fitted on the other half of the images"
-    info = {**first, "score": value, "licences": licences, **made}
+    info |= {"weights": list(found.weights), "averaged": "weights" if soup else "answers", "score": value}
     save_bundle(Path(out), model.cpu(), classes=classes, info=info)
     return found
+
+
+_NOTE_OF_REFITS = "members have learnt from their validation images too, so the average has no score of its own"
+
+
+def _is_refit(run: Path) -> bool:
+    return runs.recipe_of(run).data.split.refit is not None
 
 
 def predict(
