@@ -173,7 +173,21 @@ def test_colour_is_not_compared_among_gray_pictures(photos: list[np.ndarray], su
 
 def test_few_pictures_are_not_compared(photos: list[np.ndarray], survey_of: Surveys) -> None:
     answer = examine(survey_of(photos[:40]), survey_of([photo // 4 for photo in photos[:5]]))
-    assert answer.facts == {"training_pictures": 40, "test_pictures": 5, "compared": False}
+    assert {key: answer.facts[key] for key in ("training_pictures", "test_pictures", "compared")} == {
+        "training_pictures": 40, "test_pictures": 5, "compared": False
+    }  # fmt: skip
+    assert answer.findings == ()
+
+
+def test_without_test_pictures_the_training_pictures_are_described(
+    photos: list[np.ndarray], survey_of: Surveys
+) -> None:
+    alone = examine(survey_of(photos), survey_of(photos[:0])).facts
+    both = examine(survey_of(photos), survey_of(photos)).facts
+    assert alone["test_pictures"] == 0
+    assert alone["brightness"] == {"train": both["brightness"]["train"]}
+    assert alone["contrast"]["train"]["gamma"]
+    assert "recipe" not in alone
 
 
 def test_noise_is_left_out(photos: list[np.ndarray], survey_of: Surveys, rng: np.random.Generator) -> None:

@@ -105,20 +105,18 @@ def as_tree(audited: Audit) -> dict[str, Any]:
 
 
 def _curves(audited: Audit) -> dict[str, Any]:
-    """Shares of the training and of the test pictures in bins of what was measured of them."""
-    if not audited.answers.get("shift", Answer()).facts.get("compared"):
+    """Shares of the training pictures, and of those they were compared with, in bins of what was measured."""
+    facts = audited.answers.get("shift", Answer()).facts
+    train, test = (_comparable(survey) for survey in sides_of(audited.survey, audited.test))
+    sides = {"train": train, "test": test} if facts.get("compared") else {"train": train}
+    if not facts or not train:
         return {}
-    sides = [_comparable(survey) for survey in sides_of(audited.survey, audited.test)]
     found = {}
     for name, end in CURVES.items():
-        train, test = ([getattr(one, name) for one in tones] for tones in sides)
-        edges = np.linspace(0, max(*train, *test, 1e-6) if end is None else end, BINS + 1)
-        counts = [np.histogram(values, edges)[0] / len(values) for values in (train, test)]
-        found[name] = {
-            "edges": edges.round(6).tolist(),
-            "train": counts[0].round(6).tolist(),
-            "test": counts[1].round(6).tolist(),
-        }
+        values = {side: [getattr(one, name) for one in tones] for side, tones in sides.items()}
+        edges = np.linspace(0, max(1e-6, *map(max, values.values())) if end is None else end, BINS + 1)
+        counts = {side: np.histogram(these, edges)[0] / len(these) for side, these in values.items()}
+        found[name] = {"edges": edges.round(6).tolist()} | {side: n.round(6).tolist() for side, n in counts.items()}
     return found
 
 

@@ -146,21 +146,23 @@ class Gap:
 def examine(train: Survey, test: Survey) -> Answer:
     """Compare two sets of pictures, such as `survey.side("train")` and `survey.side("test")`; noise is left out.
 
+    Where there are too few to compare, the training pictures are described alone.
+
     Args:
         train: what a model learns from.
         test: what it is to be used on; no masks are needed.
     """
     learnt, unseen = ([one for _, one in _kept(survey)] for survey in (train, test))
     facts: dict[str, Any] = {"training_pictures": len(learnt), "test_pictures": len(unseen)}
+    colored = max((one.saturation for one in (*learnt, *unseen)), default=0) > 0
+    measures = [measure for measure in MEASURES if colored or measure.kind != "color_shift"]
     if min(len(learnt), len(unseen)) < LEAST_PICTURES:
-        facts["compared"] = False
-        return Answer(facts)
-    colored = max(one.saturation for one in (*learnt, *unseen)) > 0
+        told = {measure.name: {"train": describe(_values(learnt, measure.name))} for measure in measures if learnt}
+        return Answer(facts | {"compared": False} | told)
     independent = _independent(train), _independent(test)
     gaps = [
         compare(measure, _values(learnt, measure.name), _values(unseen, measure.name), independent=independent)
-        for measure in MEASURES
-        if colored or measure.kind != "color_shift"
+        for measure in measures
     ]
     facts["compared"] = True
     facts |= {gap.measure.name: gap.facts() for gap in gaps}

@@ -103,7 +103,7 @@ def audit(
         "frequencies": lambda: frequencies.examine(_without(survey, answers)),
     }
     train, target = sides_of(survey, other)
-    if train.looks and target.looks:
+    if train.looks:
         questions["shift"] = lambda: shift.examine(train, target)
     questions["alignment"] = lambda: alignment.examine(survey)
     if probabilities is not None:

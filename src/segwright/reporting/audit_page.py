@@ -128,11 +128,14 @@ def _counted(facts: Mapping[str, Any], classes: ClassSet) -> dict[str, Any] | No
 
 
 def _light(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Light and colour of the training and the test pictures; None where they were not compared."""
+    """Light and colour of the training pictures, and of the test pictures where they were compared; None of neither."""
     if not curves:
         return None
+    sides = {"training": "train", "test": "test"}
     drawn = [
-        charts.share_curves(curve["edges"], {"training": curve["train"], "test": curve["test"]}, title=_SCALES[name])
+        charts.share_curves(
+            curve["edges"], {label: curve[side] for label, side in sides.items() if side in curve}, title=_SCALES[name]
+        )
         for name, curve in curves.items()
         if name in facts
     ]
@@ -140,8 +143,8 @@ def _light(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, Any
         "charts": [Markup(chart) for chart in drawn],  # noqa: S704  # matplotlib escapes the texts
         "rows": [{"name": _SCALES[name], **facts[name]} for name in _SCALES if name in facts],
         "counts": (facts["training_pictures"], facts["test_pictures"]),
-        "recipe": facts["recipe"],
-        "light": {key: list(dict.fromkeys(facts["normalisation"][key])) for key in ("gain", "offset")},
+        "recipe": facts.get("recipe", {}),
+        "light": {key: list(dict.fromkeys(values)) for key, values in facts.get("normalisation", {}).items()},
     }
 
 
