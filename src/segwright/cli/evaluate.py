@@ -31,7 +31,9 @@ def evaluate(
     match: MatchOption = "none",
     flips: FlipsOption = "none",
     score_as: Annotated[Definition, typer.Option(help="The mIoU that is told first.")] = "declared",
-    loss: Annotated[bool, typer.Option("--loss", help="Also compute the loss, as training does.")] = False,
+    loss: Annotated[
+        bool, typer.Option("--loss", help="Also compute the loss, as training does; without --match, --flips.")
+    ] = False,
 ) -> None:
     """Score a run's model; counts, tables and examples are kept in its scores/."""
     from segwright import verbs

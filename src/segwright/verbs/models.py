@@ -11,7 +11,7 @@ from segwright import run_images, runs
 from segwright.augment.matching import Matching
 from segwright.bundle import INDEX_FILE, Bundle, load_bundle, save_bundle
 from segwright.data.tiles import TILE_PX
-from segwright.errors import OutputError, RunError
+from segwright.errors import OutputError, RecipeError, RunError
 from segwright.hardware import PrecisionChoice
 from segwright.prediction.predictor import Predictor
 from segwright.prediction.predictor import load as load_predictor
@@ -51,18 +51,21 @@ def evaluate(
         match: bring the tones of every image to those of the training images; its scores get a name of their own.
         flips: average over mirrored (horizontal, both) and turned copies (all); these scores too get their own name.
         score_as: the definition of the result's `miou`. What is written holds every definition, whichever this is.
-        loss: also compute the loss of these images, as training does of its validation images: an average is judged by
-            the loss of its first run.
+        loss: also compute the loss of these images, as training does of its validation images, so of the plain answers
+            alone; an average is judged by the loss of its first run.
         progress: show how far it is.
 
     Raises:
-        RecipeError: the definition sets classes apart, and the run names none.
+        RecipeError: the definition sets classes apart, and the run names none; or a loss is asked for with another way
+            to predict.
         RunError: a run of an average has learnt from the images, or its weights were fitted on them.
         SegwrightError: the run, its data or the split is not there.
     """
     from segwright.evaluation.evaluate import evaluate as evaluate_bundle
     from segwright.evaluation.summary import require_set_apart
 
+    if loss and (match, flips) != ("none", "none"):
+        raise RecipeError("the loss is that of the plain answers", mend="ask for it without --match and --flips")
     folder = Path(run)
     members = _members_of(folder)
     first = members[0] if members else runs.find_run(folder)
@@ -180,25 +183,26 @@ def ensemble(
     if not judged:
         alike = [1 / len(models)] * len(models)
         info |= {"weights": alike, "averaged": "answers", "score": None, "note": _NOTE_OF_REFITS}
-        model = ensemble_of(models, weights=alike, build=build_model)
-        save_bundle(Path(out), model, classes=bundles[0].classes, info=info)
+        together = ensemble_of(models, weights=alike, build=build_model)
+        save_bundle(Path(out), together, classes=bundles[0].classes, info=info)
         return None
     images = run_images.own_images(runs.recipe_of(folders[0]), folders[0], side="val", progress=progress)
     classes, pack = bundles[0].classes, images.pack
     told = ask(bundles, pack, images.indices, batch_size=batch_size, device=device)
-    models = [bundle.model.cpu() for bundle in bundles]  # which computed elsewhere
+    for model in models:
+        model.cpu()  # asking took them to the device
 
     def soup_says(weights: Sequence[float], positions: Sequence[int]) -> Answers:
         one = Bundle(soup_of(models, weights=weights, build=build_model).eval(), classes, bundles[0].info)
         return ask([one], pack, positions, batch_size=batch_size, device=device, share=told.share)
 
     found = fit(told, classes, by=by, groups=images.groups, soup=soup_says if soup else None)
-    model = (soup_of if soup else ensemble_of)(models, weights=found.weights, build=build_model)
+    together = (soup_of if soup else ensemble_of)(models, weights=found.weights, build=build_model)
     value = {"name": "miou", "split": "val", "value": found.together, "interval": None}
     if by != "equal":
         value["scored_with"] = "weights fitted on the other half of the images"
     info |= {"weights": list(found.weights), "averaged": "weights" if soup else "answers", "score": value}
-    save_bundle(Path(out), model.cpu(), classes=classes, info=info)
+    save_bundle(Path(out), together.cpu(), classes=classes, info=info)
     return found
 
 
